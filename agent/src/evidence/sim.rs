@@ -1,0 +1,57 @@
+//! Evidence from `cella-sim-platform`, over vsock to the host's port 1027. Development hosts only.
+//!
+//! Exchange: 64 bytes of report data out; back comes a u32 (little endian) length and that many bytes of JSON. Length 0
+//! means that the platform refuses. Everything is bounded in size and time.
+
+use std::{
+    io::{Read, Write},
+    time::Duration,
+};
+
+use cella_attest::Evidence;
+use vsock::{VMADDR_CID_HOST, VsockStream};
+
+use super::{EvidenceError, EvidenceSource};
+
+/// The simulated platform on the host.
+#[derive(Debug, Default)]
+pub struct SimPlatform;
+
+impl EvidenceSource for SimPlatform {
+    fn quote(&self, report_data: &[u8; 64]) -> Result<Evidence, EvidenceError> {
+        let stream = VsockStream::connect_with_cid_port(VMADDR_CID_HOST, cella_protos::SIM_PLATFORM_PORT)
+            .map_err(|source| EvidenceError::Platform { what: "connecting", source })?;
+        for set in [VsockStream::set_read_timeout, VsockStream::set_write_timeout] {
+            set(&stream, Some(TIMEOUT))
+                .map_err(|source| EvidenceError::Platform { what: "setting the time limit", source })?;
+        }
+        exchange(stream, report_data)
+    }
+
+    fn name(&self) -> &'static str {
+        "simulated"
+    }
+}
+
+/// One request and its answer over any byte stream.
+pub fn exchange(mut stream: impl Read + Write, report_data: &[u8; 64]) -> Result<Evidence, EvidenceError> {
+    stream.write_all(report_data).map_err(|source| EvidenceError::Platform { what: "asking for a report", source })?;
+    let mut length = [0; 4];
+    stream
+        .read_exact(&mut length)
+        .map_err(|source| EvidenceError::Platform { what: "waiting for its answer", source })?;
+    let length = u32::from_le_bytes(length);
+    if length == 0 {
+        return Err(EvidenceError::Refused);
+    }
+    let size = usize::try_from(length).ok().filter(|_| length <= MAX_ANSWER);
+    let mut json = vec![0; size.ok_or(EvidenceError::Length { length, limit: MAX_ANSWER })?];
+    stream.read_exact(&mut json).map_err(|source| EvidenceError::Platform { what: "reading its answer", source })?;
+    Evidence::from_json(&json).map_err(EvidenceError::Malformed)
+}
+
+/// Largest answer: a report and three certificates are about 7 KiB of JSON.
+const MAX_ANSWER: u32 = 64 * 1024;
+
+/// Longest silence. The platform hashes kernel and firmware on the first request.
+const TIMEOUT: Duration = Duration::from_secs(20);
