@@ -1,0 +1,145 @@
+//! Bytes from the registry that are not what was pushed: nothing of them is used, and the error names layer or segment.
+use std::fs;
+
+use anyhow::{Context, Result, ensure};
+use cella_tests::{attacker::Peer, registry, registry::Blob, workload::Written};
+
+use crate::{
+    Case,
+    fixture::{Fixture, HELLO, refused},
+};
+
+const SEGMENT: usize = 1 << 20;
+
+pub(crate) const CASES: &[(&str, Case)] = &[
+    ("a_byte_of_an_encrypted_layer_flipped", flipped_layer),
+    ("an_encrypted_layer_truncated", truncated_layer),
+    ("a_byte_of_a_sealed_segment_flipped", flipped_segment),
+    ("t5_a_segment_of_another_model", foreign_segment),
+    ("a_sealed_layer_truncated", truncated_model),
+    ("t9_a_byte_of_the_manifest_flipped", flipped_manifest),
+    ("t9_a_byte_of_the_model_manifest_flipped", flipped_model_manifest),
+    ("the_registry_dies_midway", registry_dies),
+    ("the_registry_is_down", registry_down),
+    ("a_model_larger_than_the_guest", model_too_large),
+    ("another_models_artifact_under_this_name", another_models_artifact),
+];
+
+fn line() -> String {
+    format!("echo {HELLO}; sha256sum /models/demo/demo.gguf")
+}
+
+fn allowed(f: &Fixture) -> Result<Written> {
+    f.allowed(&f.with_model(&line()))
+}
+
+fn refuses(f: &Fixture, words: &[&str]) -> Result<()> {
+    let policy = allowed(f)?;
+    let out = f.start(&policy, &line()).go(&f.stack)?;
+    refused(&out, words)?;
+    ensure!(!out.stdout.contains(&f.model_sha256), "{out:?}");
+    Ok(())
+}
+
+fn only_layer(f: &Fixture, reference: &str) -> Result<(String, Blob)> {
+    let digest = registry::layers(&f.stack, reference)?.into_iter().next().context("no layer")?;
+    let blob = Blob::open(&f.stack, &digest)?;
+    Ok((digest, blob))
+}
+
+fn flipped_layer(f: &Fixture) -> Result<()> {
+    let (digest, blob) = only_layer(f, &f.image)?;
+    blob.flip(blob.bytes().len() / 2)?;
+    refuses(f, &["image", &digest])
+}
+
+fn truncated_layer(f: &Fixture) -> Result<()> {
+    let (digest, blob) = only_layer(f, &f.image)?;
+    blob.replace(blob.bytes().get(..blob.bytes().len() / 2).context("half")?)?;
+    refuses(f, &["image", &digest])
+}
+
+fn flipped_segment(f: &Fixture) -> Result<()> {
+    let (_, blob) = only_layer(f, &f.model)?;
+    blob.flip(SEGMENT + 1000)?;
+    refuses(f, &["models/demo", "segment 1", "authentic"])
+}
+
+fn foreign_segment(f: &Fixture) -> Result<()> {
+    let (_, blob) = only_layer(f, &f.model)?;
+    let (_, other) = only_layer(f, &f.other_model)?;
+    let mut mixed = blob.bytes().to_vec();
+    let range = 40..SEGMENT;
+    mixed.get_mut(range.clone()).context("segment")?.copy_from_slice(other.bytes().get(range).context("segment")?);
+    blob.replace(&mixed)?;
+    refuses(f, &["models/demo", "segment 0", "authentic"])
+}
+
+fn truncated_model(f: &Fixture) -> Result<()> {
+    let (_, blob) = only_layer(f, &f.model)?;
+    blob.replace(blob.bytes().get(..SEGMENT + 5000).context("cut")?)?;
+    refuses(f, &["models/demo"])
+}
+
+fn flipped_manifest(f: &Fixture) -> Result<()> {
+    let policy = allowed(f)?; // before the change: cellactl would refuse it as well
+    let blob = Blob::open(&f.stack, f.image.split_once('@').context("digest")?.1)?;
+    blob.flip(blob.bytes().len() / 2)?;
+    let mark = f.stack.mark()?;
+    let out = f.start(&policy, &line()).go(&f.stack)?;
+    refused(&out, &["image", "manifest"])?;
+    f.stack.no_blob_fetched(mark, "test/probe")
+}
+
+fn flipped_model_manifest(f: &Fixture) -> Result<()> {
+    let policy = allowed(f)?;
+    let blob = Blob::open(&f.stack, f.model.split_once('@').context("digest")?.1)?;
+    blob.flip(blob.bytes().len() / 2)?;
+    let mark = f.stack.mark()?;
+    let out = f.start(&policy, &line()).go(&f.stack)?;
+    refused(&out, &["models/demo", "manifest"])?;
+    f.stack.no_blob_fetched(mark, "models/demo")
+}
+
+fn registry_dies(f: &Fixture) -> Result<()> {
+    let proxy = Peer::dies_after(f.stack.var("REGISTRY"), 200_000)?;
+    let mut workload = f.with_model(&line());
+    workload.registry = proxy.guest_url();
+    let policy = f.allowed(&workload)?;
+    let out = f.start(&policy, &line()).go(&f.stack)?;
+    refused(&out, &[&proxy.guest_url()])
+}
+
+fn registry_down(f: &Fixture) -> Result<()> {
+    let mut workload = f.with_model(&line());
+    workload.registry = Peer::silent()?.guest_url(); // dropped at once: nobody listens there
+    let policy = f.allowed(&workload)?;
+    let out = f.start(&policy, &line()).go(&f.stack)?;
+    refused(&out, &[&workload.registry])
+}
+
+fn model_too_large(f: &Fixture) -> Result<()> {
+    // The policy states the size; it is checked before anything is asked of broker or registry.
+    let policy = allowed(f)?;
+    let text = fs::read_to_string(&policy.initdata)?;
+    let large = text.replace(&format!("bytes = {}", f.model_bytes), "bytes = 8000000000");
+    ensure!(large != text, "the policy does not state the model's size: {text}");
+    let path = f.stack.path(&f.stack.fresh("large"));
+    fs::write(&path, large)?;
+    let policy = Written::read(&f.stack, path)?;
+    f.allow(&policy)?;
+    let mark = f.stack.mark()?;
+    let out = f.start(&policy, &line()).go(&f.stack)?;
+    refused(&out, &["models/demo", "8000000000"])?;
+    f.stack.no_key_released(mark)?;
+    f.stack.no_blob_fetched(mark, "models/demo")?;
+    f.stack.no_blob_fetched(mark, "test/probe")
+}
+
+fn another_models_artifact(f: &Fixture) -> Result<()> {
+    let mut workload = f.with_model(&line());
+    workload.model = workload.model.map(|(_, key, name, version)| (f.other_model.clone(), key, name, version));
+    let policy = f.allowed(&workload)?;
+    let out = f.start(&policy, &line()).go(&f.stack)?;
+    refused(&out, &["models/demo"])
+}

@@ -1,0 +1,181 @@
+//! What the cases share: a stack, an encrypted probe image, two sealed models, and their keys at the broker.
+use std::{fs, path::Path, sync::Mutex};
+
+use anyhow::{Context, Result, ensure};
+use cella_tests::{Outcome, Run, Stack, Workload, workload::Written};
+
+pub(crate) const IMAGE_KEY: &str = "kbs:///test/image-kek/1";
+pub(crate) const MODEL_KEY: &str = "kbs:///test/model-kek/1";
+/// What the probe prints when it runs, so that no other output is taken for it.
+pub(crate) const HELLO: &str = "hello from the probe";
+
+pub(crate) struct Fixture {
+    pub(crate) stack: Stack,
+    /// Encrypted busybox: entrypoint `/bin/busybox`.
+    pub(crate) image: String,
+    /// The same, not encrypted.
+    pub(crate) plain_image: String,
+    /// An image of other content that no policy names.
+    pub(crate) different_image: String,
+    /// Sealed model `models/demo` version 1 and another one of the same size, `models/other`.
+    pub(crate) model: String,
+    pub(crate) other_model: String,
+    /// SHA-256 of the model file, hex.
+    pub(crate) model_sha256: String,
+    pub(crate) model_bytes: u64,
+    launch: String,
+    policies: Mutex<Vec<String>>,
+}
+
+impl Fixture {
+    pub(crate) fn prepare() -> Result<Self> {
+        let stack = Stack::start()?;
+        let rootfs = stack.path("probe");
+        for dir in ["bin", "tmp", "models/demo", "etc", "proc", "sys", "dev", "run"] {
+            fs::create_dir_all(rootfs.join(dir))?;
+        }
+        fs::copy("/bin/busybox", rootfs.join("bin/busybox")).context("busybox-static")?;
+        let path = |name: &str| stack.path(name).to_string_lossy().into_owned();
+        let (image_kek, model_kek, ca) = (path("image.kek"), path("model.kek"), stack.var("REGISTRY_CA").to_owned());
+        let layout = path("probe.oci");
+        stack.cellactl([
+            "image", "build", "--from-dir", &path("probe"), "--entrypoint", "/bin/busybox", "--env", "PATH=/bin", "--workdir", "/", "--out", &layout,
+        ])?;
+        let registry = stack.var("REGISTRY").to_owned();
+        let last_line = |text: String| text.trim().lines().last().unwrap_or_default().to_owned();
+        let image = last_line(stack.cellactl([
+            "image", "encrypt", &format!("oci:{layout}"), &format!("{registry}/test/probe:1"), "--registry-ca", &ca, "--key", IMAGE_KEY, "--key-file", &image_kek,
+        ])?);
+        let plain_image = last_line(stack.cellactl(["image", "push", &layout, &format!("{registry}/test/plain:1"), "--registry-ca", &ca])?);
+        fs::write(rootfs.join("etc/different"), "different")?;
+        let different = path("different.oci");
+        stack.cellactl(["image", "build", "--from-dir", &path("probe"), "--entrypoint", "/bin/busybox", "--env", "PATH=/bin", "--workdir", "/", "--out", &different])?;
+        let different_image = last_line(stack.cellactl(["image", "push", &different, &format!("{registry}/test/different:1"), "--registry-ca", &ca])?);
+        let gguf = path("demo.gguf");
+        stack.cellactl(["model", "demo", &gguf])?;
+        let seal = |name: &str, repository: &str| -> Result<String> {
+            let out = path(&stack.fresh("model"));
+            stack.cellactl(["model", "seal", &gguf, "--name", name, "--version", "1", "--key", MODEL_KEY, "--key-file", &model_kek, "--out", &out])?;
+            Ok(last_line(stack.cellactl(["model", "push", &out, &format!("{registry}/{repository}:1"), "--registry-ca", &ca])?))
+        };
+        let (model, other_model) = (seal("models/demo", "models/demo")?, seal("models/other", "models/other")?);
+        let sum = cella_tests::process::succeed(std::process::Command::new("sha256sum").arg(&gguf), std::time::Duration::from_secs(10))?;
+        let launch = measure(&stack, stack.var("GUEST_IMAGE"))?;
+        stack.kbs(&["set-key", "test/image-kek/1", "--key-file", &image_kek])?;
+        stack.kbs(&["set-key", "test/model-kek/1", "--key-file", &model_kek])?;
+        Ok(Self {
+            image,
+            plain_image,
+            different_image,
+            model,
+            other_model,
+            model_sha256: sum.split_whitespace().next().unwrap_or_default().to_owned(),
+            model_bytes: fs::metadata(&gguf)?.len(),
+            launch,
+            policies: Mutex::new(Vec::new()),
+            stack,
+        })
+    }
+
+    /// The probe's workload running a busybox shell line.
+    pub(crate) fn shell(&self, line: &str) -> Workload {
+        Workload::new(&self.stack, &self.image, &[IMAGE_KEY], &["sh", "-c", line])
+    }
+
+    pub(crate) fn with_model(&self, line: &str) -> Workload {
+        self.shell(line).with_model(&self.model, MODEL_KEY, "models/demo", 1)
+    }
+
+    /// Writes the policy and tells the broker to release both keys to it.
+    pub(crate) fn allowed(&self, workload: &Workload) -> Result<Written> {
+        let written = workload.write(&self.stack)?;
+        self.allow(&written)?;
+        Ok(written)
+    }
+
+    /// Adds a policy to the rules of both keys.
+    pub(crate) fn allow(&self, written: &Written) -> Result<()> {
+        let policies = {
+            let mut policies = self.policies.lock().map_err(|_| anyhow::anyhow!("poisoned"))?;
+            policies.push(written.digest.clone());
+            policies.clone()
+        };
+        self.set_rules(&self.launch, &policies, &["--allow-simulated"])
+    }
+
+    /// Sets the rules of both keys.
+    pub(crate) fn set_rules(&self, launch: &str, policies: &[String], flags: &[&str]) -> Result<()> {
+        for path in ["test/image-kek/1", "test/model-kek/1"] {
+            let mut args = vec!["set-rule", path, "--launch-digest", launch];
+            // The newest few are enough: each case runs what it has just written.
+            for policy in policies.iter().rev().take(16) {
+                args.extend(["--policy-digest", policy]);
+            }
+            args.extend(flags);
+            self.stack.kbs(&args)?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn launch_digest(&self) -> &str {
+        &self.launch
+    }
+
+    /// Runs a shell line under a policy that allows it.
+    pub(crate) fn run(&self, line: &str) -> Result<Outcome> {
+        let policy = self.allowed(&self.shell(line))?;
+        self.start(&policy, line).go(&self.stack)
+    }
+
+    /// `ctr run` of the probe with a shell line.
+    pub(crate) fn start(&self, policy: &Written, line: &str) -> Run {
+        Run::new(&self.stack, &self.image, policy, &["/bin/busybox", "sh", "-c", line])
+    }
+
+    /// What broker and shim said last, for a failed case.
+    pub(crate) fn last_words(&self) -> String {
+        let tail = |name: &str| {
+            let text = fs::read_to_string(self.stack.path(name)).unwrap_or_default();
+            let lines: Vec<_> = text.lines().collect();
+            format!("--- {name}\n{}\n", lines[lines.len().saturating_sub(25)..].join("\n"))
+        };
+        ["logs/kbs.log", "logs/containerd.log", "logs/snapshotter.log"].map(tail).concat()
+    }
+
+    /// After a failed case: whatever still runs goes, so that the next case starts clean.
+    pub(crate) fn clean(&self) {
+        for what in [["task", "ls", "-q"], ["container", "ls", "-q"]] {
+            let Ok(out) = self.stack.ctr(&what) else { continue };
+            for id in String::from_utf8_lossy(&out.stdout).lines() {
+                self.stack.ctr(&["task", "rm", "-f", id]).ok();
+                self.stack.ctr(&["container", "rm", id]).ok();
+            }
+        }
+    }
+
+    pub(crate) fn finish(self) -> Result<()> {
+        self.stack.stop()
+    }
+}
+
+/// The launch digest of a guest image folder.
+pub(crate) fn measure(stack: &Stack, image: &str) -> Result<String> {
+    let out = stack.cellactl(["measure", "--image-dir", image, "--firmware", stack.var("OVMF"), "--vcpus", stack.var("VCPUS"), "--tee", "sim"])?;
+    Ok(out.trim().to_owned())
+}
+
+/// A refusal as a person sees it: `ctr` fails, says all of `words`, and the container's own output is not there.
+pub(crate) fn refused(outcome: &Outcome, words: &[&str]) -> Result<()> {
+    ensure!(outcome.code != 0, "it ran: {outcome:?}");
+    ensure!(!outcome.stdout.contains(HELLO), "the container ran: {outcome:?}");
+    for word in words {
+        ensure!(outcome.stderr.contains(word), "the error does not say {word:?}: {}", outcome.stderr);
+    }
+    ensure!(!outcome.stderr.contains("panicked"), "a panic: {}", outcome.stderr);
+    Ok(())
+}
+
+/// A file's text.
+pub(crate) fn read(path: &Path) -> Result<String> {
+    fs::read_to_string(path).with_context(|| path.display().to_string())
+}

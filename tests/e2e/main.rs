@@ -1,0 +1,63 @@
+//! End to end, one case after another: the built programs against real containerd, QEMU, registry and key broker.
+//!
+//! `cargo test -p cella-tests --test e2e -- NAME` runs the cases whose name contains NAME. Needs root and `make build guest-image`.
+mod broker;
+mod config;
+mod content;
+mod denial;
+mod faults;
+mod fixture;
+mod launch;
+mod light;
+
+use std::{process::ExitCode, sync::Arc};
+
+use fixture::Fixture;
+use libtest_mimic::{Arguments, Failed, Trial};
+
+type Case = fn(&Fixture) -> anyhow::Result<()>;
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads = Some(1);
+    let groups: [(&str, &[(&str, Case)]); 7] = [
+        ("light", light::CASES),
+        ("launch", launch::CASES),
+        ("denial", denial::CASES),
+        ("content", content::CASES),
+        ("broker", broker::CASES),
+        ("faults", faults::CASES),
+        ("config", config::CASES),
+    ];
+    let cases = groups.iter().flat_map(|(group, cases)| cases.iter().map(move |(name, case)| (format!("{group}::{name}"), *case)));
+    if arguments.list {
+        return libtest_mimic::run(&arguments, cases.map(|(name, _)| Trial::test(name, || Ok(()))).collect()).exit_code();
+    }
+    let fixture = match Fixture::prepare() {
+        Ok(fixture) => Arc::new(fixture),
+        Err(error) => {
+            eprintln!("the fixture could not be prepared: {error:?}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let trials = cases
+        .map(|(name, case)| {
+            let fixture = Arc::clone(&fixture);
+            Trial::test(name, move || {
+                case(&fixture).and_then(|()| fixture.stack.leaves_nothing()).map_err(|e| {
+                    fixture.clean();
+                    Failed::from(format!("{e:?}\n{}", fixture.last_words()))
+                })
+            })
+        })
+        .collect();
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    match Arc::try_unwrap(fixture).map(Fixture::finish) {
+        Ok(Ok(())) => conclusion.exit_code(),
+        Ok(Err(error)) => {
+            eprintln!("the stack did not end clean: {error:?}");
+            ExitCode::FAILURE
+        }
+        Err(_) => ExitCode::FAILURE,
+    }
+}

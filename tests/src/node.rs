@@ -1,0 +1,117 @@
+//! What a node does: `ctr run` with Cella's runtime, and the configuration it is given.
+use std::{fs, path::PathBuf, process::Command, time::Duration};
+
+use anyhow::Result;
+
+use crate::{Stack, process::run, workload::Written};
+
+/// One `ctr run` in the making.
+#[derive(Clone)]
+pub struct Run {
+    /// Container id.
+    pub id: String,
+    image: String,
+    annotation: String,
+    args: Vec<String>,
+    extra: Vec<String>,
+    config: String,
+    detach: bool,
+}
+
+/// What a person sees of it.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Exit status of `ctr`.
+    pub code: i32,
+    /// Standard output.
+    pub stdout: String,
+    /// Standard error.
+    pub stderr: String,
+}
+
+impl Run {
+    /// The image that the policy names, with the arguments that it allows.
+    #[must_use]
+    pub fn new(stack: &Stack, image: &str, policy: &Written, args: &[&str]) -> Self {
+        Self {
+            id: stack.fresh("c"),
+            image: image.to_owned(),
+            annotation: policy.annotation.clone(),
+            args: args.iter().map(|&a| a.to_owned()).collect(),
+            extra: Vec::new(),
+            config: stack.var("SHIM_CONFIG").to_owned(),
+            detach: false,
+        }
+    }
+
+    /// Further flags of `ctr run`.
+    #[must_use]
+    pub fn flags(mut self, flags: &[&str]) -> Self {
+        self.extra.extend(flags.iter().map(|&f| f.to_owned()));
+        self
+    }
+
+    /// Another shim configuration: the usual one with some lines replaced.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn configured(mut self, stack: &Stack, changes: &[(&str, &str)]) -> Result<Self> {
+        self.config = config_with(stack, changes)?.to_string_lossy().into_owned();
+        Ok(self)
+    }
+
+    /// Returns when the container has started.
+    #[must_use]
+    pub fn detached(mut self) -> Self {
+        self.detach = true;
+        self
+    }
+
+    /// Runs it to its end (or start, if detached) and removes what ctr leaves after a failure.
+    ///
+    /// # Errors
+    /// Only when ctr cannot be run or hangs.
+    pub fn go(&self, stack: &Stack) -> Result<Outcome> {
+        let mut command = Command::new(stack.var("CTR"));
+        command.args(["-a", stack.var("CONTAINERD"), "run"]);
+        command.arg(if self.detach { "-d" } else { "--rm" });
+        command.args(["--runtime", "io.containerd.cella.v2", "--runtime-config-path", &self.config, "--snapshotter", "cella"]);
+        command.args(["--annotation", &format!("io.katacontainers.config.hypervisor.cc_init_data={}", self.annotation)]);
+        command.args(&self.extra).args([&self.image, &self.id]).args(&self.args);
+        let out = run(command.stdin(std::process::Stdio::null()), Duration::from_secs(240))?;
+        let outcome = Outcome {
+            code: out.status.code().unwrap_or(-1),
+            stdout: String::from_utf8_lossy(&out.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&out.stderr).into_owned(),
+        };
+        if !self.detach || outcome.code != 0 {
+            stack.ctr(&["task", "rm", "-f", &self.id])?;
+            stack.ctr(&["container", "rm", &self.id])?;
+        }
+        Ok(outcome)
+    }
+
+    /// Ends a detached container.
+    ///
+    /// # Errors
+    /// Only when ctr cannot be run or hangs.
+    pub fn remove(&self, stack: &Stack) -> Result<()> {
+        stack.ctr(&["task", "rm", "-f", &self.id])?;
+        stack.ctr(&["container", "rm", &self.id])?;
+        Ok(())
+    }
+}
+
+/// The shim's configuration with some keys set to other TOML values; a key that it does not have is added.
+///
+/// # Errors
+/// When files cannot be read or written.
+pub fn config_with(stack: &Stack, changes: &[(&str, &str)]) -> Result<PathBuf> {
+    let text = fs::read_to_string(stack.var("SHIM_CONFIG"))?;
+    let kept = text.lines().filter(|line| !changes.iter().any(|(key, _)| line.starts_with(&format!("{key} ="))));
+    let mut lines: Vec<String> = kept.map(str::to_owned).collect();
+    lines.extend(changes.iter().map(|(key, value)| format!("{key} = {value}")));
+    let path = stack.path(&format!("{}.toml", stack.fresh("shim")));
+    fs::write(&path, lines.join("\n") + "\n")?;
+    Ok(path)
+}

@@ -1,0 +1,103 @@
+//! Workloads: the file that `cellactl policy write` reads, with the stack's broker and registry filled in.
+use std::{fs, path::PathBuf};
+
+use anyhow::{Context, Result};
+
+use crate::Stack;
+
+/// A workload file in the making: one container, perhaps a model.
+#[derive(Clone)]
+pub struct Workload {
+    /// Image reference with digest.
+    pub image: String,
+    /// Key ids of the image's layers.
+    pub image_keys: Vec<String>,
+    /// Arguments after the image's entrypoint.
+    pub cmd: Vec<String>,
+    /// Where the guest finds the broker.
+    pub kbs: String,
+    /// Where the guest finds the registry.
+    pub registry: String,
+    /// Model: artifact reference, key id, name, version.
+    pub model: Option<(String, String, String, u64)>,
+}
+
+/// A written policy.
+pub struct Written {
+    /// The initdata document.
+    pub initdata: PathBuf,
+    /// Its digest, hex.
+    pub digest: String,
+    /// The annotation that carries it.
+    pub annotation: String,
+}
+
+impl Workload {
+    /// The usual addresses of the stack.
+    #[must_use]
+    pub fn new(stack: &Stack, image: &str, image_keys: &[&str], cmd: &[&str]) -> Self {
+        Self {
+            image: image.to_owned(),
+            image_keys: image_keys.iter().map(|&k| k.to_owned()).collect(),
+            cmd: cmd.iter().map(|&a| a.to_owned()).collect(),
+            kbs: stack.var("KBS_GUEST").to_owned(),
+            registry: stack.var("REGISTRY_GUEST").to_owned(),
+            model: None,
+        }
+    }
+
+    /// Adds a model, mounted at `/models/demo`.
+    #[must_use]
+    pub fn with_model(mut self, artifact: &str, key: &str, name: &str, version: u64) -> Self {
+        self.model = Some((artifact.to_owned(), key.to_owned(), name.to_owned(), version));
+        self
+    }
+
+    /// Writes the policy with `cellactl policy write`.
+    ///
+    /// # Errors
+    /// What cellactl says.
+    pub fn write(&self, stack: &Stack) -> Result<Written> {
+        let quoted = |items: &[String]| toml::Value::from(items.to_vec()).to_string();
+        let mut text = format!(
+            "[kbs]\nurl = {kbs:?}\nca-file = {kbs_ca:?}\n[[registry]]\nname = {name:?}\nendpoint = {endpoint:?}\nca-file = {ca:?}\n\
+             [[container]]\nname = \"probe\"\nimage = {image:?}\nimage-keys = {keys}\ncmd = {cmd}\n",
+            kbs = self.kbs,
+            kbs_ca = stack.var("KBS_CA"),
+            name = stack.var("REGISTRY"),
+            endpoint = self.registry,
+            ca = stack.var("REGISTRY_CA"),
+            image = self.image,
+            keys = quoted(&self.image_keys),
+            cmd = quoted(&self.cmd),
+        );
+        if let Some((artifact, key, name, version)) = &self.model {
+            text += &format!(
+                "[[container.mount]]\ndestination = \"/models/demo\"\nmodel = {name:?}\n\
+                 [[model]]\nname = {name:?}\nversion = {version}\nartifact = {artifact:?}\nkeys = [{key:?}]\n"
+            );
+        }
+        let stem = stack.fresh("workload");
+        let file = stack.path(&format!("{stem}.toml"));
+        let initdata = stack.path(&format!("{stem}.initdata.toml"));
+        fs::write(&file, text)?;
+        let (from, out) = (file.to_string_lossy().into_owned(), initdata.to_string_lossy().into_owned());
+        stack.cellactl(["policy", "write", "--from", &from, "--out", &out, "--registry-ca", stack.var("REGISTRY_CA")])?;
+        Written::read(stack, initdata)
+    }
+}
+
+impl Written {
+    /// Takes digest and annotation of a document that is there.
+    ///
+    /// # Errors
+    /// What cellactl says.
+    pub fn read(stack: &Stack, initdata: PathBuf) -> Result<Self> {
+        let path = initdata.to_str().context("path")?.to_owned();
+        Ok(Self {
+            digest: stack.cellactl(["policy", "digest", &path])?.trim().to_owned(),
+            annotation: stack.cellactl(["policy", "annotation", &path])?.trim().to_owned(),
+            initdata,
+        })
+    }
+}
