@@ -5,7 +5,6 @@ CELLA_CACHE ?= $(HOME)/.cache/cella
 export CELLA_CACHE
 export CARGO_TARGET_DIR ?= $(CELLA_CACHE)/target
 export CELLA_OVMF := $(CELLA_CACHE)/tools/ovmf/usr/share/ovmf/OVMF.amdsev.fd
-PROGRAMS := -p cella-shim -p cella-kbs -p cellactl -p cella-sim-platform
 
 .PHONY: help setup build guest-image demo test lint deny bench fuzz clean
 
@@ -16,7 +15,8 @@ setup: ## install and unpack what building, demo and tests need
 	@scripts/setup
 
 build: setup ## compile the host's programs
-	@scripts/progress "compiling the host's programs" cargo build --locked --release $(PROGRAMS)
+	@scripts/progress "compiling the host's programs" cargo build --locked --release -p cella-shim -p cella-kbs -p cellactl
+	@scripts/progress "compiling the simulated platform" cargo build --locked --release -p cella-sim-platform
 
 guest-image: build ## build kernel and initramfs, print the launch digest of each TEE profile
 	@scripts/guest-image
