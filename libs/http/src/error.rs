@@ -145,7 +145,10 @@ impl HttpError {
         if source.is_user() {
             Self::RequestBody { origin, source }
         } else if source.is_parse_too_large() {
-            Self::HeadTooLarge { origin, limit: max_header_bytes }
+            Self::HeadTooLarge {
+                origin,
+                limit: max_header_bytes,
+            }
         } else if source.is_incomplete_message() || source.is_closed() || source.is_canceled() || is_hang_up(&source) {
             Self::Closed { origin, source }
         } else {

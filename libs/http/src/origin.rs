@@ -58,8 +58,16 @@ impl Origin {
 
     /// `host[:port]` as the `Host` header and registries' references have it; the scheme's own port is left out.
     pub fn authority(&self) -> String {
-        let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
-        if self.port == self.scheme.default_port() { host } else { format!("{host}:{}", self.port) }
+        let host = if self.host.contains(':') {
+            format!("[{}]", self.host)
+        } else {
+            self.host.clone()
+        };
+        if self.port == self.scheme.default_port() {
+            host
+        } else {
+            format!("{host}:{}", self.port)
+        }
     }
 }
 
@@ -144,7 +152,9 @@ fn split_port(authority: &str) -> Result<(String, Option<&str>), OriginError> {
         (1..=63).contains(&label.len())
             && !label.starts_with('-')
             && !label.ends_with('-')
-            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+            && label
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
     };
     if host.is_empty() || host.len() > 253 || !host.split('.').all(label) {
         return Err(OriginError::Host);
@@ -202,6 +212,9 @@ mod tests {
         ] {
             assert_eq!(text.parse::<Origin>().unwrap_err(), error, "{text:?}");
         }
-        assert_eq!(format!("https://{}", "a".repeat(600)).parse::<Origin>(), Err(OriginError::TooLong));
+        assert_eq!(
+            format!("https://{}", "a".repeat(600)).parse::<Origin>(),
+            Err(OriginError::TooLong)
+        );
     }
 }

@@ -20,9 +20,15 @@ impl TlsRoots {
         let mut store = RootCertStore::empty();
         for (index, certificate) in CertificateDer::pem_slice_iter(pem.as_bytes()).enumerate() {
             let certificate = certificate.map_err(|source| TlsRootsError::Pem { index, source })?;
-            store.add(certificate).map_err(|source| TlsRootsError::Certificate { index, source })?;
+            store
+                .add(certificate)
+                .map_err(|source| TlsRootsError::Certificate { index, source })?;
         }
-        if store.is_empty() { Err(TlsRootsError::Empty) } else { Ok(Self(Arc::new(store))) }
+        if store.is_empty() {
+            Err(TlsRootsError::Empty)
+        } else {
+            Ok(Self(Arc::new(store)))
+        }
     }
 
     /// A configuration for TLS 1.2 and 1.3 that offers HTTP/1.1 only, over ring, without touching the process default.
@@ -80,15 +86,27 @@ mod tests {
         let key = "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n";
         assert!(matches!(TlsRoots::from_pem(key), Err(TlsRootsError::Empty)));
         let not_der = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
-        assert!(matches!(TlsRoots::from_pem(not_der), Err(TlsRootsError::Certificate { index: 0, .. })));
+        assert!(matches!(
+            TlsRoots::from_pem(not_der),
+            Err(TlsRootsError::Certificate { index: 0, .. })
+        ));
         let not_base64 = "-----BEGIN CERTIFICATE-----\n!!!!\n-----END CERTIFICATE-----\n";
-        assert!(matches!(TlsRoots::from_pem(not_base64), Err(TlsRootsError::Pem { index: 0, .. })));
+        assert!(matches!(
+            TlsRoots::from_pem(not_base64),
+            Err(TlsRootsError::Pem { index: 0, .. })
+        ));
     }
 
     #[test]
     fn reads_several() {
-        let one = rcgen::generate_simple_self_signed(vec!["a".to_owned()]).unwrap().cert.pem();
-        let two = rcgen::generate_simple_self_signed(vec!["b".to_owned()]).unwrap().cert.pem();
+        let one = rcgen::generate_simple_self_signed(vec!["a".to_owned()])
+            .unwrap()
+            .cert
+            .pem();
+        let two = rcgen::generate_simple_self_signed(vec!["b".to_owned()])
+            .unwrap()
+            .cert
+            .pem();
         let roots = TlsRoots::from_pem(&format!("# first\n{one}\n{two}")).unwrap();
         assert_eq!(format!("{roots:?}"), "TlsRoots(2 certificates)");
     }

@@ -1,0 +1,344 @@
+//! T1: one change in each field of what the host asks for, one denial for each.
+
+use super::*;
+use crate::policy::tests::EXAMPLE;
+
+fn policy() -> Policy {
+    Policy::parse(EXAMPLE).unwrap()
+}
+
+fn with(from: &str, to: &str) -> Policy {
+    let text = EXAMPLE.replacen(from, to, 1);
+    assert_ne!(text, EXAMPLE);
+    Policy::parse(&text).unwrap()
+}
+
+/// What containerd asks for when `ctr run` starts the example's image.
+fn request() -> ContainerRequest {
+    let strings = |list: &[&str]| list.iter().map(ToString::to_string).collect();
+    ContainerRequest {
+        images: vec![format!("localhost:5000/demo/llama-server@sha256:{}", "11".repeat(32))],
+        args: strings(&["/usr/bin/llama-server", "-m", "/models/demo/model.gguf"]),
+        env: strings(&["HOME=/tmp", "PATH=/usr/bin"]),
+        cwd: "/".to_owned(),
+        uid: 65534,
+        gid: 65534,
+        additional_gids: vec![65534],
+        mounts: DEFAULT_MOUNTS
+            .iter()
+            .map(|(destination, kind)| RequestedMount {
+                destination: destination.to_string(),
+                kind: kind.to_string(),
+            })
+            .collect(),
+        capabilities: strings(&["CAP_CHOWN", "CAP_KILL", "CAP_AUDIT_WRITE", "CAP_CHOWN"]),
+        rlimits: vec![RequestedRlimit {
+            kind: "RLIMIT_NOFILE".to_owned(),
+            soft: 1024,
+            hard: 1024,
+        }],
+        hostname: "node".to_owned(),
+        ..ContainerRequest::default()
+    }
+}
+
+fn denied(change: impl FnOnce(&mut ContainerRequest)) -> Denial {
+    denied_by(&policy(), change)
+}
+
+fn denied_by(policy: &Policy, change: impl FnOnce(&mut ContainerRequest)) -> Denial {
+    let mut request = request();
+    change(&mut request);
+    check_container(policy, &request).expect_err("denied")
+}
+
+fn server() -> String {
+    "server".to_owned()
+}
+
+#[test]
+fn t1_what_containerd_asks_for_is_allowed() {
+    let policy = policy();
+    assert_eq!(check_container(&policy, &request()).unwrap().name, "server");
+    let named = ContainerRequest {
+        name: server(),
+        ..request()
+    };
+    assert_eq!(check_container(&policy, &named).unwrap().name, "server");
+    let bare = ContainerRequest {
+        images: vec![format!("sha256:{}", "11".repeat(32))],
+        ..request()
+    };
+    assert!(check_container(&policy, &bare).is_ok());
+    let several = ContainerRequest {
+        images: vec!["junk".to_owned(), request().images[0].clone()],
+        ..request()
+    };
+    assert!(check_container(&policy, &several).is_ok());
+}
+
+#[test]
+fn t1_container_and_image() {
+    assert_eq!(
+        denied(|r| r.name = "other".to_owned()),
+        Denial::UnknownContainer {
+            name: "\"other\"".to_owned()
+        }
+    );
+    let other = format!("localhost:5000/demo/llama-server@sha256:{}", "12".repeat(32));
+    assert_eq!(
+        denied(|r| r.images = vec![other.clone()]),
+        Denial::UnknownImage {
+            image: format!("{other:?}")
+        }
+    );
+    assert!(matches!(
+        denied(|r| {
+            r.name = server();
+            r.images = vec![other.clone()];
+        }),
+        Denial::OtherImage { .. }
+    ));
+    assert_eq!(denied(|r| r.images.clear()), Denial::NoImage);
+    assert_eq!(
+        denied(|r| {
+            r.name = server();
+            r.images.clear();
+        }),
+        Denial::NoImage
+    );
+}
+
+#[test]
+fn t1_arguments() {
+    let changed = denied(|r| r.args[1] = "--x".to_owned());
+    assert_eq!(
+        changed.to_string(),
+        r#"policy denies container "server": args[1] is "--x", allowed is "-m""#
+    );
+    assert!(matches!(
+        denied(|r| r.args.push("-v".to_owned())),
+        Denial::ExtraArgument { index: 3, .. }
+    ));
+    assert!(matches!(
+        denied(|r| r.args.truncate(2)),
+        Denial::MissingArgument { index: 2, .. }
+    ));
+    assert!(matches!(
+        denied(|r| r.args.clear()),
+        Denial::MissingArgument { index: 0, .. }
+    ));
+    assert!(matches!(
+        denied(|r| r.args.swap(1, 2)),
+        Denial::Argument { index: 1, .. }
+    ));
+}
+
+#[test]
+fn t1_environment() {
+    let changed = denied(|r| r.env[0] = "HOME=/root".to_owned());
+    assert_eq!(
+        changed.to_string(),
+        r#"policy denies container "server": variable "HOME" is "/root", allowed is "/tmp""#
+    );
+    assert!(matches!(
+        denied(|r| r.env.push("LD_PRELOAD=/x".to_owned())),
+        Denial::ExtraVariable { .. }
+    ));
+    assert!(matches!(
+        denied(|r| r.env.push("HOME=/tmp".to_owned())),
+        Denial::RepeatedVariable { .. }
+    ));
+    assert!(matches!(denied(|r| r.env.truncate(1)), Denial::MissingVariable { .. }));
+    assert!(matches!(denied(|r| r.env.clear()), Denial::MissingVariable { .. }));
+    let empty = with("\"HOME=/tmp\"", "\"HOME=\"");
+    assert!(matches!(
+        denied_by(&empty, |r| r.env[0] = "HOME".to_owned()),
+        Denial::Variable { .. }
+    ));
+}
+
+#[test]
+fn t1_directory_and_user() {
+    assert!(matches!(
+        denied(|r| r.cwd = "/tmp".to_owned()),
+        Denial::WorkingDirectory { .. }
+    ));
+    assert!(matches!(denied(|r| r.cwd.clear()), Denial::WorkingDirectory { .. }));
+    assert_eq!(
+        denied(|r| r.uid = 0),
+        Denial::User {
+            container: server(),
+            field: "uid",
+            given: 0,
+            allowed: 65534
+        }
+    );
+    assert_eq!(
+        denied(|r| r.gid = 0),
+        Denial::User {
+            container: server(),
+            field: "gid",
+            given: 0,
+            allowed: 65534
+        }
+    );
+    assert_eq!(
+        denied(|r| r.additional_gids.push(0)),
+        Denial::Groups {
+            container: server(),
+            given: vec![0],
+            allowed: vec![]
+        }
+    );
+    let groups = with("additional-gids = []", "additional-gids = [10, 65534]");
+    assert!(matches!(denied_by(&groups, |_| {}), Denial::Groups { .. }));
+    let both = ContainerRequest {
+        additional_gids: vec![65534, 10],
+        ..request()
+    };
+    assert!(check_container(&groups, &both).is_ok());
+}
+
+#[test]
+fn t1_mounts() {
+    let mount = |destination: &str, kind: &str| RequestedMount {
+        destination: destination.into(),
+        kind: kind.into(),
+    };
+    let host = denied(|r| r.mounts.push(mount("/host", "bind")));
+    assert_eq!(
+        host.to_string(),
+        r#"policy denies mount "/host" of type "bind": not named by container "server""#
+    );
+    assert!(matches!(
+        denied(|r| r.mounts.push(mount("/proc", "bind"))),
+        Denial::Mount { .. }
+    ));
+    assert!(matches!(
+        denied(|r| r.mounts.push(mount("/proc/", "proc"))),
+        Denial::Mount { .. }
+    ));
+    let model = denied(|r| r.mounts.push(mount("/models/demo", "bind")));
+    assert!(
+        matches!(model, Denial::Mount { .. }),
+        "models are mounted by the agent, never asked for"
+    );
+    let none = ContainerRequest {
+        mounts: vec![],
+        ..request()
+    };
+    assert!(check_container(&policy(), &none).is_ok());
+}
+
+#[test]
+fn t1_capabilities_and_limits() {
+    assert!(matches!(
+        denied(|r| r.capabilities.push("CAP_SYS_ADMIN".to_owned())),
+        Denial::Capability { .. }
+    ));
+    assert!(matches!(
+        denied(|r| r.capabilities.push("CAP_NONSENSE".to_owned())),
+        Denial::Capability { .. }
+    ));
+    let named = with("capabilities = []", "capabilities = [\"SYS_NICE\"]");
+    let nice = ContainerRequest {
+        capabilities: vec!["CAP_SYS_NICE".to_owned()],
+        ..request()
+    };
+    assert!(check_container(&named, &nice).is_ok());
+    let limit = |kind: &str, value: u64| RequestedRlimit {
+        kind: kind.to_owned(),
+        soft: value,
+        hard: value,
+    };
+    assert!(matches!(
+        denied(|r| r.rlimits.push(limit("RLIMIT_CORE", 1))),
+        Denial::Rlimit { .. }
+    ));
+    assert!(matches!(denied(|r| r.rlimits[0].hard = 2048), Denial::Rlimit { .. }));
+    assert!(matches!(
+        denied(|r| r.rlimits.push(limit("RLIMIT_MEMLOCK", 1))),
+        Denial::Rlimit { .. }
+    ));
+    let locked = with("memlock-bytes = 0", "memlock-bytes = \"unlimited\"");
+    let memlock = ContainerRequest {
+        rlimits: vec![limit("RLIMIT_MEMLOCK", u64::MAX)],
+        ..request()
+    };
+    assert!(check_container(&locked, &memlock).is_ok());
+}
+
+#[test]
+fn t1_hostname_and_switches() {
+    assert!(matches!(
+        denied(|r| r.hostname = "a b".to_owned()),
+        Denial::Hostname { .. }
+    ));
+    let exact = with("hostname = \"\"", "hostname = \"cell\"");
+    assert!(matches!(denied_by(&exact, |_| {}), Denial::Hostname { .. }));
+    assert!(
+        check_container(
+            &exact,
+            &ContainerRequest {
+                hostname: "cell".to_owned(),
+                ..request()
+            }
+        )
+        .is_ok()
+    );
+    assert_eq!(denied(|r| r.terminal = true), Denial::Terminal { container: server() });
+    let readonly = ContainerRequest {
+        readonly_rootfs: true,
+        ..request()
+    };
+    assert!(check_container(&policy(), &readonly).is_ok());
+    let writable = with("readonly-rootfs = true", "readonly-rootfs = false");
+    assert!(matches!(
+        denied_by(&writable, |r| r.readonly_rootfs = true),
+        Denial::ReadonlyRootfs { .. }
+    ));
+}
+
+#[test]
+fn t1_extras() {
+    let what = |denial: Denial| match denial {
+        Denial::Extra { what, .. } => what,
+        other => panic!("{other}"),
+    };
+    assert_eq!(
+        what(denied(|r| drop(
+            r.sysctl.insert("kernel.core_pattern".to_owned(), "|/x".to_owned())
+        ))),
+        "sysctl"
+    );
+    assert_eq!(what(denied(|r| r.devices.push("/dev/kmsg".to_owned()))), "device");
+    assert_eq!(what(denied(|r| r.hooks.push("/bin/sh".to_owned()))), "hook");
+}
+
+#[test]
+fn t1_two_containers_of_one_image_are_told_apart_by_what_they_run() {
+    let container = &EXAMPLE[EXAMPLE.find("[[container]]").unwrap()..EXAMPLE.find("[[model]]").unwrap()];
+    let second = container
+        .replace("\"server\"", "\"second\"")
+        .replace("\"-m\"", "\"-n\"");
+    let policy = Policy::parse(&format!("{EXAMPLE}\n{second}")).unwrap();
+    let mut other = request();
+    assert_eq!(check_container(&policy, &other).unwrap().name, "server");
+    other.args[1] = "-n".to_owned();
+    assert_eq!(check_container(&policy, &other).unwrap().name, "second");
+    other.args[1] = "-o".to_owned();
+    assert!(
+        matches!(check_container(&policy, &other), Err(Denial::Argument { container, .. }) if container == "server")
+    );
+}
+
+#[test]
+fn messages_hold_no_control_characters() {
+    for text in ["\u{1b}[31m", "a\nb", "\0"] {
+        let message = denied(|r| r.args[0] = text.to_owned()).to_string();
+        assert!(!message.chars().any(char::is_control), "{message:?}");
+    }
+    let long = denied(|r| r.args[0] = "x".repeat(100_000)).to_string();
+    assert!(long.len() < 400, "{}", long.len());
+}

@@ -1,0 +1,300 @@
+//! The example of the documentation, and one policy for each rule that it breaks.
+
+use super::*;
+
+pub(crate) const EXAMPLE: &str = include_str!("example.toml");
+
+fn example() -> Policy {
+    Policy::parse(EXAMPLE).unwrap()
+}
+
+/// The error for the example with one piece of its text replaced.
+fn refused(from: &str, to: &str) -> PolicyError {
+    let text = EXAMPLE.replacen(from, to, 1);
+    assert_ne!(text, EXAMPLE, "{from:?} is not in the example");
+    Policy::parse(&text).expect_err("refused")
+}
+
+fn said(from: &str, to: &str) -> String {
+    refused(from, to).to_string()
+}
+
+#[test]
+fn the_example_is_read() {
+    let policy = example();
+    assert_eq!(policy.kbs().url.to_string(), "https://10.0.2.2:8443");
+    assert_eq!(policy.registries().len(), 1);
+    let server = policy.container("server").unwrap();
+    assert_eq!(server.image.repository(), "demo/llama-server");
+    assert!(server.require_encrypted, "follows from image-keys");
+    assert!(server.readonly_rootfs);
+    assert_eq!(server.cwd.as_str(), "/");
+    assert_eq!(
+        server.user,
+        User {
+            uid: 65534,
+            gid: 65534,
+            additional_gids: BTreeSet::new()
+        }
+    );
+    assert_eq!(server.memlock, Memlock::Bytes(0));
+    assert_eq!(server.stdio, Stdio::Allow);
+    assert_eq!(server.hostname, None);
+    assert_eq!(server.mounts[0].destination.as_str(), "/models/demo");
+    assert_eq!(policy.model("models/demo").unwrap().bytes, 1_716_800);
+    assert_eq!(policy.model_bytes(), 1_716_800);
+    let keys: Vec<&str> = policy.key_ids().into_iter().map(KeyId::as_str).collect();
+    assert_eq!(keys, ["kbs:///demo/image-kek/1", "kbs:///demo/model-kek/1"]);
+    let image = &server.image;
+    assert_eq!(
+        policy.registry(image.registry()).unwrap().endpoint.to_string(),
+        "http://10.0.2.2:5000"
+    );
+}
+
+#[test]
+fn writing_and_reading_gives_the_same() {
+    let policy = example();
+    let text = policy.to_toml();
+    assert_eq!(Policy::parse(&text).unwrap(), policy, "{text}");
+    assert_eq!(text.parse::<Policy>().unwrap().to_toml(), text);
+    let file = PolicyFile {
+        container: policy.to_file().container,
+        ..policy.to_file()
+    };
+    assert_eq!(Policy::from_file(file).unwrap(), policy);
+}
+
+#[test]
+fn unknown_keys_are_named_at_every_level() {
+    for (anchor, level) in [
+        ("version = 1", "top"),
+        ("[kbs]", "kbs"),
+        ("[[registry]]", "registry"),
+        ("[[container]]", "container"),
+        ("[[container.mount]]", "mount"),
+        ("[[container.tmpfs]]", "tmpfs"),
+        ("[[model]]", "model"),
+    ] {
+        let message = said(anchor, &format!("{anchor}\nsurprise-{level} = 1"));
+        assert!(message.contains(&format!("`surprise-{level}`")), "{message}");
+    }
+    let message = said("uid = 65534,", "uid = 65534, shell = \"sh\",");
+    assert!(message.contains("`shell`"), "{message}");
+    let message = said("image-keys", "image_keys");
+    assert!(message.contains("`image_keys`"), "{message}");
+}
+
+#[test]
+fn syntax_errors_say_the_line() {
+    assert!(matches!(refused("[kbs]", "[kbs"), PolicyError::Syntax { line: 3, .. }));
+    assert!(matches!(
+        refused("version = 1", "version = 1\nversion = 1"),
+        PolicyError::Syntax { line: 2, .. }
+    ));
+    assert!(matches!(
+        refused("version = 1", "version = -1"),
+        PolicyError::Syntax { line: 1, .. }
+    ));
+    assert!(matches!(Policy::parse(""), Err(PolicyError::Syntax { .. })));
+    let long = " ".repeat(crate::initdata::MAX_DOCUMENT + 1);
+    assert!(matches!(Policy::parse(&long), Err(PolicyError::TooLarge { .. })));
+}
+
+#[test]
+fn other_versions_are_refused() {
+    assert_eq!(refused("version = 1", "version = 2"), PolicyError::Version { found: 2 });
+}
+
+#[test]
+fn transport_needs_authority() {
+    assert!(matches!(
+        refused("https://10.0.2.2:8443", "http://10.0.2.2:8443"),
+        PolicyError::PlainHttp { .. }
+    ));
+    let ca = &EXAMPLE[EXAMPLE.find("ca = ").unwrap()..=EXAMPLE.find("[[registry]]").unwrap() - 2];
+    assert!(matches!(refused(ca, ""), PolicyError::NoAuthority { .. }));
+    assert!(matches!(
+        refused(ca, "ca = \"none\"\n"),
+        PolicyError::Certificate { .. }
+    ));
+    let message = said(ca, "ca = \"-----BEGIN PRIVATE KEY-----\"\n");
+    assert!(message.contains("private key"), "{message}");
+    assert!(matches!(
+        refused("http://10.0.2.2:5000", "https://10.0.2.2:5000"),
+        PolicyError::NoAuthority { .. }
+    ));
+    assert!(matches!(
+        refused("endpoint = \"http://10.0.2.2:5000\"\n", ""),
+        PolicyError::NoAuthority { .. }
+    ));
+}
+
+#[test]
+fn digests_are_mandatory() {
+    let digest = format!("@sha256:{}", "11".repeat(32));
+    assert!(matches!(refused(&digest, ":latest"), PolicyError::Name { .. }));
+    assert!(matches!(refused(&digest, ""), PolicyError::Name { .. }));
+    let artifact = format!("@sha256:{}", "22".repeat(32));
+    let message = said(&artifact, ":v1");
+    assert!(
+        message.starts_with("policy, model \"models/demo\" artifact:"),
+        "{message}"
+    );
+}
+
+#[test]
+fn paths_are_absolute_normalised_and_apart() {
+    for bad in ["models", "/models/../etc", "/models/", "/models//demo"] {
+        assert!(matches!(
+            refused("destination = \"/models/demo\"", &format!("destination = {bad:?}")),
+            PolicyError::Name { .. }
+        ));
+    }
+    for bad in [
+        "/",
+        "/proc",
+        "/proc/sys",
+        "/dev/shm",
+        "/dev/x",
+        "/sys/fs",
+        "/run",
+        "/run/x",
+        "/tmp",
+        "/tmp/x",
+    ] {
+        let error = refused("destination = \"/models/demo\"", &format!("destination = {bad:?}"));
+        assert!(matches!(error, PolicyError::Overlap { .. }), "{bad}: {error}");
+    }
+    assert!(matches!(
+        refused("destination = \"/tmp\"", "destination = \"/models\""),
+        PolicyError::Overlap { .. }
+    ));
+    assert!(matches!(
+        refused("cwd = \"/\"", "cwd = \"work\""),
+        PolicyError::Name { .. }
+    ));
+}
+
+#[test]
+fn names_are_unique_and_refer_to_something() {
+    let table = |name: &str| {
+        let start = EXAMPLE.find(&format!("[[{name}]]")).unwrap();
+        let rest = &EXAMPLE[start + 2..];
+        let ends = ["\n[[registry]]", "\n[[container]]", "\n[[model]]"];
+        let end = ends.iter().filter_map(|end| rest.find(end)).min().unwrap_or(rest.len());
+        format!("[[{}\n", &rest[..end])
+    };
+    for name in ["registry", "container", "model"] {
+        let twice = format!("{EXAMPLE}\n{}", table(name));
+        match Policy::parse(&twice) {
+            Err(PolicyError::Duplicate { what, .. }) => assert_eq!(what, name),
+            other => panic!("{name}: {other:?}"),
+        }
+    }
+    assert!(matches!(
+        refused("model = \"models/demo\"", "model = \"models/other\""),
+        PolicyError::Dangling { what: "model", .. }
+    ));
+    assert!(matches!(
+        refused("name = \"localhost:5000\"", "name = \"localhost:5001\""),
+        PolicyError::Dangling { what: "registry", .. }
+    ));
+    assert!(matches!(
+        refused(
+            "[\"kbs:///demo/model-kek/1\"]",
+            "[\"kbs:///demo/model-kek/1\", \"kbs:///demo/model-kek/1\"]"
+        ),
+        PolicyError::Duplicate { what: "key", .. }
+    ));
+    assert!(matches!(
+        refused("\"HOME=/tmp\"", "\"PATH=/tmp\""),
+        PolicyError::Duplicate { what: "variable", .. }
+    ));
+}
+
+#[test]
+fn sizes_and_counts_are_bounded() {
+    for (from, to) in [
+        ("bytes = 1716800", "bytes = 0"),
+        ("bytes = 1716800", "bytes = 17592186044417"),
+        ("size-mib = 64", "size-mib = 0"),
+        ("size-mib = 64", "size-mib = 1048577"),
+        ("uid = 65534", "uid = 4294967295"),
+        ("keys = [\"kbs:///demo/model-kek/1\"]", "keys = []"),
+    ] {
+        let error = refused(from, to);
+        assert!(matches!(error, PolicyError::Range { .. }), "{to}: {error}");
+    }
+    let model = &EXAMPLE[EXAMPLE.find("[[model]]").unwrap()..];
+    let zero = EXAMPLE.replace(model, &model.replace("version = 1", "version = 0"));
+    assert!(matches!(Policy::parse(&zero), Err(PolicyError::Range { .. })));
+    let many = format!("args = [{}]", "\"a\",".repeat(1025));
+    let args = &EXAMPLE[EXAMPLE.find("args = ").unwrap()..EXAMPLE.find("\nenv").unwrap()];
+    assert!(matches!(refused(args, &many), PolicyError::Range { found: 1025, .. }));
+    assert!(matches!(
+        refused(args, "args = []"),
+        PolicyError::Range { found: 0, .. }
+    ));
+    assert!(matches!(refused(args, "args = [\"\"]"), PolicyError::Text { .. }));
+    assert!(matches!(
+        refused(args, r#"args = ["a\u0000"]"#),
+        PolicyError::Text { .. }
+    ));
+}
+
+#[test]
+fn values_are_from_their_lists() {
+    assert!(matches!(
+        refused("signals = \"any\"", "signals = \"some\""),
+        PolicyError::Choice { .. }
+    ));
+    assert!(matches!(
+        refused("signals = \"any\"", "signals = [\"TERM\"]"),
+        PolicyError::Signal { .. }
+    ));
+    assert!(matches!(
+        refused("memlock-bytes = 0", "memlock-bytes = \"much\""),
+        PolicyError::Choice { .. }
+    ));
+    assert!(matches!(
+        refused("stdio = \"allow\"", "stdio = \"maybe\""),
+        PolicyError::Syntax { .. }
+    ));
+    assert!(matches!(
+        refused("capabilities = []", "capabilities = [\"ROOT\"]"),
+        PolicyError::Capability { .. }
+    ));
+    assert!(matches!(
+        refused("hostname = \"\"", "hostname = \"a b\""),
+        PolicyError::Name { .. }
+    ));
+    assert!(matches!(refused("\"HOME=/tmp\"", "\"HOME\""), PolicyError::Text { .. }));
+    assert!(matches!(refused("\"HOME=/tmp\"", "\"=x\""), PolicyError::Text { .. }));
+    assert!(matches!(
+        refused("image-keys = [\"kbs:///demo/image-kek/1\"]", "require-encrypted = true"),
+        PolicyError::EncryptedWithoutKey { .. }
+    ));
+}
+
+#[test]
+fn signals_allow_what_they_name_and_kill() {
+    let any = Signals::Any;
+    let term = Signals::Only(["SIGTERM".parse().unwrap()].into());
+    assert!(any.allows(1) && any.allows(64) && !any.allows(0) && !any.allows(65));
+    assert!(term.allows(15) && term.allows(9) && !term.allows(1) && !term.allows(34));
+}
+
+#[test]
+fn no_text_panics() {
+    for end in 0..EXAMPLE.len() {
+        if let Some(text) = EXAMPLE.get(..end) {
+            let _ = Policy::parse(text);
+        }
+    }
+    for start in 0..EXAMPLE.len() {
+        if let Some(text) = EXAMPLE.get(start..) {
+            let _ = Policy::parse(text);
+        }
+    }
+}
