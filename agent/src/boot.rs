@@ -1,10 +1,26 @@
-//! What the guest found out about itself before it listens to anybody.
+//! What the guest finds out about itself before it listens to anybody.
+//!
+//! Verify before parse: disk bytes are inflated under bounds, digested, compared with the HOST_DATA of the guest's own
+//! evidence, and only then read as a document and a policy. Any mismatch ends the guest; a policy whose models do not fit
+//! into memory leaves it up, to say so.
 
-use std::sync::Arc;
+mod error;
 
-use cella_policy::{Policy, initdata::Digests};
+use std::{fs, path::Path, sync::Arc};
 
-use crate::evidence::EvidenceSource;
+use cella_attest::snp::Report;
+use cella_policy::{
+    Policy,
+    initdata::{self, Digests},
+};
+
+pub use error::BootError;
+
+use crate::{
+    cmdline, entropy,
+    evidence::{self, EvidenceSource},
+    initdata as disk,
+};
 
 /// Verified initdata and what came out of it.
 pub struct BootInfo {
@@ -17,3 +33,54 @@ pub struct BootInfo {
     /// Where evidence comes from.
     pub evidence: Arc<dyn EvidenceSource>,
 }
+
+/// Checks command line and entropy, finds initdata and verifies it. Blocks while the platform makes a report.
+pub fn find_out() -> Result<BootInfo, BootError> {
+    let line = fs::read_to_string("/proc/cmdline")
+        .map_err(|source| BootError::Kernel { what: "the kernel command line", source })?;
+    cmdline::check(&line)?;
+    entropy::check(Path::new("/proc"), Path::new("/dev"))?;
+    let device = disk::read(Path::new("/sys"), Path::new("/dev"))?;
+    let info = verify(&device, evidence::source())?;
+    let meminfo = fs::read_to_string("/proc/meminfo")
+        .map_err(|source| BootError::Kernel { what: "the size of memory", source })?;
+    check_memory(&info.policy, &meminfo)?;
+    Ok(info)
+}
+
+/// From the disk's bytes to a policy that the hardware vouches for.
+pub fn verify(device: &[u8], evidence: Arc<dyn EvidenceSource>) -> Result<BootInfo, BootError> {
+    let document = initdata::inflate_device(device)?;
+    let digests = initdata::digests(&document);
+    let quote = evidence.quote(&[0; 64])?;
+    let report = Report::parse(&quote.report)?;
+    let bound = digests
+        .matches_host_data(&report.host_data)
+        .ok_or(BootError::NotBound { sha256: digests.sha256, host_data: report.host_data })?;
+    let policy = initdata::parse(&document, bound)?.policy;
+    let initdata_text = String::from_utf8(document).map_err(|_| BootError::NotText)?;
+    Ok(BootInfo { initdata_text, digests, policy, evidence })
+}
+
+/// Refuses a policy whose models cannot fit, before anything is fetched.
+fn check_memory(policy: &Policy, meminfo: &str) -> Result<(), BootError> {
+    let total = total_memory(meminfo).ok_or(BootError::MemoryUnknown)?;
+    let models = policy.model_bytes();
+    if models.saturating_add(RESERVE) <= total {
+        return Ok(());
+    }
+    let names: Vec<&str> = policy.models().iter().map(|model| model.name.as_str()).collect();
+    Err(BootError::ModelsTooLarge { names: names.join(", "), models, reserve: RESERVE, total })
+}
+
+/// `MemTotal` of `/proc/meminfo`, in bytes.
+pub fn total_memory(meminfo: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+}
+
+/// What must be left besides the models: the agent, an image of the smallest kind, the server's own working memory.
+pub const RESERVE: u64 = 96 << 20;
+
+#[cfg(test)]
+mod tests;

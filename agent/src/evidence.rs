@@ -23,6 +23,9 @@ pub enum EvidenceError {
     /// The kernel's interface failed.
     #[error("reading a report from configfs-tsm failed")]
     Configfs(#[source] cella_attest::configfs::QuoteError),
+    /// The certificates that came with the report are unreadable.
+    #[error("the certificates that came with the report are unreadable")]
+    Certificates(#[source] cella_attest::cert_table::CertTableError),
     /// The simulated platform could not be reached or stopped talking.
     #[error("talking to the simulated platform failed while {what}")]
     Platform {
@@ -55,7 +58,7 @@ pub struct ConfigfsTsm {
 }
 
 impl ConfigfsTsm {
-    /// Reads under `root`, which is `/sys/kernel/config` outside tests.
+    /// Reads under `root`, which is [`cella_attest::configfs::ROOT`] outside tests.
     pub fn new(root: impl Into<PathBuf>) -> Self {
         Self { root: root.into() }
     }
@@ -64,8 +67,9 @@ impl ConfigfsTsm {
 impl EvidenceSource for ConfigfsTsm {
     fn quote(&self, report_data: &[u8; 64]) -> Result<Evidence, EvidenceError> {
         cella_attest::configfs::quote(&self.root, report_data)
-            .map(Evidence::from)
-            .map_err(EvidenceError::Configfs)
+            .map_err(EvidenceError::Configfs)?
+            .into_snp_evidence()
+            .map_err(EvidenceError::Certificates)
     }
 
     fn name(&self) -> &'static str {
@@ -78,7 +82,7 @@ pub fn source() -> Arc<dyn EvidenceSource> {
     #[cfg(feature = "sim")]
     return Arc::new(sim::SimPlatform);
     #[cfg(not(feature = "sim"))]
-    return Arc::new(ConfigfsTsm::new("/sys/kernel/config"));
+    return Arc::new(ConfigfsTsm::new(cella_attest::configfs::ROOT));
 }
 
 #[cfg(feature = "sim")]

@@ -1,2 +1,11 @@
-//! To be written.
-fn main() {}
+//! The one binary of the guest: process 1, or, under another name, the launcher of a container.
+use std::process::ExitCode;
+
+use cella_agent::{guest, launch};
+
+fn main() -> ExitCode {
+    match std::env::args_os().next() {
+        Some(name) if name == launch::LAUNCHER_NAME => launch::child::main(),
+        _ => guest::main(),
+    }
+}

@@ -2,7 +2,7 @@
 //!
 //! Generated from `proto/agent.proto`, which holds the documentation. Decoding does no I/O and is bounded by ttrpc's frame
 //! limit of 4 MiB; what the bytes mean is checked by whoever receives them.
-#![allow(missing_docs, unreachable_pub, clippy::all, clippy::unwrap_used, clippy::expect_used)]
+#![allow(missing_docs, unreachable_pub, clippy::all, clippy::restriction, clippy::pedantic)]
 
 include!(concat!(env!("OUT_DIR"), "/pmod.rs"));
 

@@ -39,7 +39,7 @@ impl Fixture {
         let (image_kek, model_kek, ca) = (path("image.kek"), path("model.kek"), stack.var("REGISTRY_CA").to_owned());
         let layout = path("probe.oci");
         stack.cellactl([
-            "image", "build", "--from-dir", &path("probe"), "--entrypoint", "/bin/busybox", "--env", "PATH=/bin", "--workdir", "/", "--out", &layout,
+            "image", "build", "--tag", "test/probe:1", "--from-dir", &path("probe"), "--entrypoint", "/bin/busybox", "--env", "PATH=/bin", "--workdir", "/", "--out", &layout,
         ])?;
         let registry = stack.var("REGISTRY").to_owned();
         let last_line = |text: String| text.trim().lines().last().unwrap_or_default().to_owned();
@@ -49,7 +49,7 @@ impl Fixture {
         let plain_image = last_line(stack.cellactl(["image", "push", &layout, &format!("{registry}/test/plain:1"), "--registry-ca", &ca])?);
         fs::write(rootfs.join("etc/different"), "different")?;
         let different = path("different.oci");
-        stack.cellactl(["image", "build", "--from-dir", &path("probe"), "--entrypoint", "/bin/busybox", "--env", "PATH=/bin", "--workdir", "/", "--out", &different])?;
+        stack.cellactl(["image", "build", "--tag", "test/probe:1", "--from-dir", &path("probe"), "--entrypoint", "/bin/busybox", "--env", "PATH=/bin", "--workdir", "/", "--out", &different])?;
         let different_image = last_line(stack.cellactl(["image", "push", &different, &format!("{registry}/test/different:1"), "--registry-ca", &ca])?);
         let gguf = path("demo.gguf");
         stack.cellactl(["model", "demo", &gguf])?;
@@ -79,7 +79,7 @@ impl Fixture {
 
     /// The probe's workload running a busybox shell line.
     pub(crate) fn shell(&self, line: &str) -> Workload {
-        Workload::new(&self.stack, &self.image, &[IMAGE_KEY], &["sh", "-c", line])
+        Workload::new(&self.stack, &self.image, &[IMAGE_KEY], &["/bin/busybox", "sh", "-c", line])
     }
 
     pub(crate) fn with_model(&self, line: &str) -> Workload {

@@ -118,7 +118,7 @@ fn no_plaintext_reaches_the_host(f: &Fixture) -> Result<()> {
 
 fn a_plain_image_runs(f: &Fixture) -> Result<()> {
     let line = format!("echo {HELLO}");
-    let workload = cella_tests::Workload::new(&f.stack, &f.plain_image, &[], &["sh", "-c", &line]);
+    let workload = cella_tests::Workload::new(&f.stack, &f.plain_image, &[], &["/bin/busybox", "sh", "-c", &line]);
     let policy = f.allowed(&workload)?;
     let pulled = f.stack.ctr(&["images", "pull", "--snapshotter", "cella", "--hosts-dir", &f.stack.path("ctd/certs.d").to_string_lossy(), &f.plain_image])?;
     ensure!(pulled.status.success(), "{pulled:?}");

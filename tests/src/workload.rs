@@ -12,8 +12,8 @@ pub struct Workload {
     pub image: String,
     /// Key ids of the image's layers.
     pub image_keys: Vec<String>,
-    /// Arguments after the image's entrypoint.
-    pub cmd: Vec<String>,
+    /// The whole command line.
+    pub args: Vec<String>,
     /// Where the guest finds the broker.
     pub kbs: String,
     /// Where the guest finds the registry.
@@ -35,11 +35,11 @@ pub struct Written {
 impl Workload {
     /// The usual addresses of the stack.
     #[must_use]
-    pub fn new(stack: &Stack, image: &str, image_keys: &[&str], cmd: &[&str]) -> Self {
+    pub fn new(stack: &Stack, image: &str, image_keys: &[&str], args: &[&str]) -> Self {
         Self {
             image: image.to_owned(),
             image_keys: image_keys.iter().map(|&k| k.to_owned()).collect(),
-            cmd: cmd.iter().map(|&a| a.to_owned()).collect(),
+            args: args.iter().map(|&a| a.to_owned()).collect(),
             kbs: stack.var("KBS_GUEST").to_owned(),
             registry: stack.var("REGISTRY_GUEST").to_owned(),
             model: None,
@@ -60,8 +60,8 @@ impl Workload {
     pub fn write(&self, stack: &Stack) -> Result<Written> {
         let quoted = |items: &[String]| toml::Value::from(items.to_vec()).to_string();
         let mut text = format!(
-            "[kbs]\nurl = {kbs:?}\nca-file = {kbs_ca:?}\n[[registry]]\nname = {name:?}\nendpoint = {endpoint:?}\nca-file = {ca:?}\n\
-             [[container]]\nname = \"probe\"\nimage = {image:?}\nimage-keys = {keys}\ncmd = {cmd}\n",
+            "[kbs]\nurl = {kbs:?}\nca = {kbs_ca:?}\n[[registry]]\nname = {name:?}\nendpoint = {endpoint:?}\nca = {ca:?}\n\
+             [[container]]\nname = \"probe\"\nimage = {image:?}\nimage-keys = {keys}\nargs = {args}\n",
             kbs = self.kbs,
             kbs_ca = stack.var("KBS_CA"),
             name = stack.var("REGISTRY"),
@@ -69,7 +69,7 @@ impl Workload {
             ca = stack.var("REGISTRY_CA"),
             image = self.image,
             keys = quoted(&self.image_keys),
-            cmd = quoted(&self.cmd),
+            args = quoted(&self.args),
         );
         if let Some((artifact, key, name, version)) = &self.model {
             text += &format!(
@@ -82,7 +82,7 @@ impl Workload {
         let initdata = stack.path(&format!("{stem}.initdata.toml"));
         fs::write(&file, text)?;
         let (from, out) = (file.to_string_lossy().into_owned(), initdata.to_string_lossy().into_owned());
-        stack.cellactl(["policy", "write", "--from", &from, "--out", &out, "--registry-ca", stack.var("REGISTRY_CA")])?;
+        stack.cellactl(["policy", "write", "--from", &from, "--out", &out])?;
         Written::read(stack, initdata)
     }
 }

@@ -1,6 +1,6 @@
 //! The certificate table that an SNP host hands to its guests (GHCB specification, section 4.1.8.1), as configfs-tsm's `auxblob`.
 //!
-//! Whose bytes: the host's. A table that cannot be read is an error; what the certificates are worth, [`crate::verify`] finds out.
+//! Whose bytes: the host's. A table that cannot be read is an error; what the certificates are worth, [`crate::verify()`] finds out.
 
 use crate::evidence::MAX_CERT;
 

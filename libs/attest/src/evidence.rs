@@ -10,7 +10,7 @@ const MAX_CERTS: usize = 3;
 /// Largest certificate. AMD's take 1.4 to 1.7 KiB.
 pub(crate) const MAX_CERT: usize = 4096;
 
-/// An SNP report with its certificate chain. Nothing in it is believed until [`crate::verify`] has been through.
+/// An SNP report with its certificate chain. Nothing in it is believed until [`crate::verify()`] has been through.
 ///
 /// The JSON form, also through serde, is `{"report":"<base64>","cert_chain":["<base64 DER>",…]}`, with standard padded base64 and no
 /// other member. A host that hands out no certificates leaves the chain empty.

@@ -10,9 +10,9 @@
 //!
 //! | feature | adds |
 //! |---|---|
-//! | (none) | [`verify`], [`Evidence`], [`snp`], [`configfs`] |
-//! | `measure` | [`measure`]: the launch digest of a firmware, kernel, initrd and command line |
-//! | `sim-issue` | [`sim`]: development roots, and reports signed under them |
+//! | (none) | [`verify()`], [`Evidence`], [`snp`], [`configfs`] |
+//! | `measure` | module `measure`: the launch digest of a firmware, kernel, initrd and command line |
+//! | `sim-issue` | module `sim`: development roots, and reports signed under them |
 
 mod anchors;
 pub mod cert_table;

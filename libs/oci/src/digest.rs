@@ -93,7 +93,10 @@ pub struct Verifier {
 impl Verifier {
     /// Nothing seen yet.
     pub fn new() -> Self {
-        Self { context: Context::new(&SHA256), length: 0 }
+        Self {
+            context: Context::new(&SHA256),
+            length: 0,
+        }
     }
 
     /// Takes the next bytes.
@@ -114,13 +117,24 @@ impl Verifier {
     pub fn finish(self, expected: &Digest) -> Result<(), DigestMismatch> {
         let length = self.length;
         let found = self.digest();
-        if found == *expected { Ok(()) } else { Err(DigestMismatch { expected: *expected, found, length }) }
+        if found == *expected {
+            Ok(())
+        } else {
+            Err(DigestMismatch {
+                expected: *expected,
+                found,
+                length,
+            })
+        }
     }
 
     /// The digest of what was seen.
     pub fn digest(self) -> Digest {
         let mut bytes = [0; 32];
-        bytes.iter_mut().zip(self.context.finish().as_ref()).for_each(|(to, from)| *to = *from);
+        bytes
+            .iter_mut()
+            .zip(self.context.finish().as_ref())
+            .for_each(|(to, from)| *to = *from);
         Digest(bytes)
     }
 }
@@ -152,7 +166,14 @@ mod tests {
         let empty = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
         assert_eq!(Digest::of(b"").to_string(), empty);
         assert_eq!(empty.parse(), Ok(Digest::of(b"")));
-        let bad = ["", "sha256:", "sha512:00", &empty[..70], &empty.to_uppercase(), &empty.replace(':', "-")];
+        let bad = [
+            "",
+            "sha256:",
+            "sha512:00",
+            &empty[..70],
+            &empty.to_uppercase(),
+            &empty.replace(':', "-"),
+        ];
         for text in bad {
             assert_eq!(text.parse::<Digest>(), Err(DigestError), "{text}");
         }
@@ -165,6 +186,13 @@ mod tests {
         verifier.update(b"c");
         assert_eq!(verifier.clone().finish(&Digest::of(b"abc")), Ok(()));
         let error = verifier.finish(&Digest::of(b"abd")).unwrap_err();
-        assert_eq!(error, DigestMismatch { expected: Digest::of(b"abd"), found: Digest::of(b"abc"), length: 3 });
+        assert_eq!(
+            error,
+            DigestMismatch {
+                expected: Digest::of(b"abd"),
+                found: Digest::of(b"abc"),
+                length: 3
+            }
+        );
     }
 }

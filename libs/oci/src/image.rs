@@ -42,7 +42,9 @@ pub struct ImageLayer {
 pub fn layers(manifest: &Manifest, config: &ImageConfig) -> Result<Vec<ImageLayer>, ImageError> {
     let config_type = manifest.config.media_type.as_str();
     if ![media_type::OCI_CONFIG, media_type::DOCKER_CONFIG].contains(&config_type) {
-        return Err(ImageError::NotAnImage { config: cut(config_type) });
+        return Err(ImageError::NotAnImage {
+            config: cut(config_type),
+        });
     }
     let (listed, named) = (manifest.layers.len(), config.rootfs.diff_ids.len());
     if listed != named {
@@ -52,7 +54,12 @@ pub fn layers(manifest: &Manifest, config: &ImageConfig) -> Result<Vec<ImageLaye
     pairs
         .map(|(descriptor, diff_id)| {
             let (compression, encrypted) = layer_type(&descriptor.media_type)?;
-            Ok(ImageLayer { descriptor: descriptor.clone(), diff_id: *diff_id, compression, encrypted })
+            Ok(ImageLayer {
+                descriptor: descriptor.clone(),
+                diff_id: *diff_id,
+                compression,
+                encrypted,
+            })
         })
         .collect()
 }
@@ -66,7 +73,10 @@ pub fn layer_type(media_type: &str) -> Result<(Compression, bool), ImageError> {
         Some(plain) => (plain, true),
         None => (media_type, false),
     };
-    let compression = LAYER_TYPES.iter().find(|(name, _)| *name == plain).map(|(_, compression)| *compression);
+    let compression = LAYER_TYPES
+        .iter()
+        .find(|(name, _)| *name == plain)
+        .map(|(_, compression)| *compression);
     match compression {
         Some(compression) if !encrypted || plain.starts_with(OCI) => Ok((compression, encrypted)),
         _ => Err(ImageError::LayerType { found: cut(media_type) }),
@@ -198,13 +208,25 @@ const LAYER_TYPES: [(&str, Compression); 10] = [
     ("application/vnd.oci.image.layer.v1.tar", Compression::None),
     ("application/vnd.oci.image.layer.v1.tar+gzip", Compression::Gzip),
     ("application/vnd.oci.image.layer.v1.tar+zstd", Compression::Zstd),
-    ("application/vnd.oci.image.layer.nondistributable.v1.tar", Compression::None),
-    ("application/vnd.oci.image.layer.nondistributable.v1.tar+gzip", Compression::Gzip),
-    ("application/vnd.oci.image.layer.nondistributable.v1.tar+zstd", Compression::Zstd),
+    (
+        "application/vnd.oci.image.layer.nondistributable.v1.tar",
+        Compression::None,
+    ),
+    (
+        "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
+        Compression::Gzip,
+    ),
+    (
+        "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd",
+        Compression::Zstd,
+    ),
     ("application/vnd.docker.image.rootfs.diff.tar", Compression::None),
     ("application/vnd.docker.image.rootfs.diff.tar.gzip", Compression::Gzip),
     ("application/vnd.docker.image.rootfs.diff.tar.zstd", Compression::Zstd),
-    ("application/vnd.docker.image.rootfs.foreign.diff.tar.gzip", Compression::Gzip),
+    (
+        "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
+        Compression::Gzip,
+    ),
 ];
 
 #[cfg(test)]
@@ -213,7 +235,11 @@ mod tests {
 
     #[test]
     fn known_layer_types() {
-        for (compression, name) in [(Compression::None, ""), (Compression::Gzip, "+gzip"), (Compression::Zstd, "+zstd")] {
+        for (compression, name) in [
+            (Compression::None, ""),
+            (Compression::Gzip, "+gzip"),
+            (Compression::Zstd, "+zstd"),
+        ] {
             for encrypted in [false, true] {
                 let media_type = layer_media_type(compression, encrypted);
                 assert!(media_type.contains(name));
@@ -238,7 +264,10 @@ mod tests {
             "application/vnd.oci.image.layer.v1.tar+gzip ",
         ] {
             let error = layer_type(found).unwrap_err();
-            assert_eq!(error.to_string(), format!("a layer is of type {found:?}, which is not supported"));
+            assert_eq!(
+                error.to_string(),
+                format!("a layer is of type {found:?}, which is not supported")
+            );
         }
     }
 
@@ -251,7 +280,10 @@ mod tests {
                 "rootfs":{{"type":"layers","diff_ids":["{diff_id}"]}}}}"#
         );
         let config = ImageConfig::parse(json.as_bytes()).unwrap();
-        assert_eq!((config.config.env.as_slice(), config.config.cmd.len()), (["A=b".to_owned()].as_slice(), 0));
+        assert_eq!(
+            (config.config.env.as_slice(), config.config.cmd.len()),
+            (["A=b".to_owned()].as_slice(), 0)
+        );
         let descriptor = |media_type: &str| Descriptor {
             media_type: media_type.to_owned(),
             digest: Digest::of(b"x"),
@@ -269,8 +301,13 @@ mod tests {
         };
         let found = layers(&manifest, &config).unwrap();
         assert_eq!((found[0].diff_id, found[0].encrypted), (diff_id, true));
-        manifest.layers.push(descriptor("application/vnd.oci.image.layer.v1.tar"));
-        assert!(matches!(layers(&manifest, &config), Err(ImageError::LayerCount { listed: 2, named: 1 })));
+        manifest
+            .layers
+            .push(descriptor("application/vnd.oci.image.layer.v1.tar"));
+        assert!(matches!(
+            layers(&manifest, &config),
+            Err(ImageError::LayerCount { listed: 2, named: 1 })
+        ));
         manifest.config.media_type = "application/x".to_owned();
         assert!(matches!(layers(&manifest, &config), Err(ImageError::NotAnImage { .. })));
     }
@@ -278,7 +315,10 @@ mod tests {
     #[test]
     fn malformed_configurations_are_refused() {
         assert!(matches!(ImageConfig::parse(b"{}"), Err(ImageError::Config { .. })));
-        assert!(matches!(ImageConfig::parse(&vec![b' '; (1 << 20) + 1]), Err(ImageError::TooLong { .. })));
+        assert!(matches!(
+            ImageConfig::parse(&vec![b' '; (1 << 20) + 1]),
+            Err(ImageError::TooLong { .. })
+        ));
         let other = br#"{"architecture":"a","os":"l","rootfs":{"type":"other","diff_ids":[]}}"#;
         assert!(matches!(ImageConfig::parse(other), Err(ImageError::Config { .. })));
     }

@@ -42,7 +42,11 @@ pub struct Descriptor {
     /// Their number.
     pub size: u64,
     /// Notes.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "null_is_empty")]
+    #[serde(
+        default,
+        skip_serializing_if = "BTreeMap::is_empty",
+        deserialize_with = "null_is_empty"
+    )]
     pub annotations: BTreeMap<String, String>,
     /// In an index: for which machine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -78,7 +82,11 @@ pub struct Manifest {
     /// Its layers, lowest first.
     pub layers: Vec<Descriptor>,
     /// Notes.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "null_is_empty")]
+    #[serde(
+        default,
+        skip_serializing_if = "BTreeMap::is_empty",
+        deserialize_with = "null_is_empty"
+    )]
     pub annotations: BTreeMap<String, String>,
 }
 
@@ -124,7 +132,11 @@ impl Index {
     /// As [`Manifest::parse`].
     pub fn parse(bytes: &[u8]) -> Result<Self, ManifestError> {
         let index: Self = parse_bounded(bytes)?;
-        check_head(index.schema_version, index.media_type.as_deref(), &[media_type::OCI_INDEX, media_type::DOCKER_INDEX])?;
+        check_head(
+            index.schema_version,
+            index.media_type.as_deref(),
+            &[media_type::OCI_INDEX, media_type::DOCKER_INDEX],
+        )?;
         check_count(index.manifests.len())?;
         Ok(index)
     }
@@ -135,9 +147,13 @@ impl Index {
     /// [`ManifestError::Platform`] when there is none.
     pub fn select(&self, os: &str, architecture: &str) -> Result<&Descriptor, ManifestError> {
         let fits = |platform: &Platform| platform.os == os && platform.architecture == architecture;
-        self.manifests.iter().find(|manifest| manifest.platform.as_ref().is_some_and(fits)).ok_or_else(|| {
-            ManifestError::Platform { wanted: format!("{os}/{architecture}"), manifests: self.manifests.len() }
-        })
+        self.manifests
+            .iter()
+            .find(|manifest| manifest.platform.as_ref().is_some_and(fits))
+            .ok_or_else(|| ManifestError::Platform {
+                wanted: format!("{os}/{architecture}"),
+                manifests: self.manifests.len(),
+            })
     }
 }
 
@@ -213,13 +229,20 @@ fn check_head(version: u32, found: Option<&str>, types: &[&'static str; 2]) -> R
     let [wanted, _] = types;
     match found {
         _ if version != 2 => Err(ManifestError::SchemaVersion { found: version }),
-        Some(found) if !types.contains(&found) => Err(ManifestError::MediaType { found: cut(found), wanted }),
+        Some(found) if !types.contains(&found) => Err(ManifestError::MediaType {
+            found: cut(found),
+            wanted,
+        }),
         _ => Ok(()),
     }
 }
 
 fn check_count(found: usize) -> Result<(), ManifestError> {
-    if found > MAX_LAYERS { Err(ManifestError::TooMany { found }) } else { Ok(()) }
+    if found > MAX_LAYERS {
+        Err(ManifestError::TooMany { found })
+    } else {
+        Ok(())
+    }
 }
 
 #[cfg(test)]

@@ -26,7 +26,11 @@ impl Reference {
 
     /// The same repository, by digest alone.
     pub fn with_digest(&self, digest: Digest) -> Self {
-        Self { digest: Some(digest), tag: None, ..self.clone() }
+        Self {
+            digest: Some(digest),
+            tag: None,
+            ..self.clone()
+        }
     }
 }
 
@@ -79,7 +83,9 @@ pub fn check_repository(repository: &str) -> Result<(), ReferenceError> {
     let alphanumeric = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
     let component = |part: &str| {
         let edges = part.bytes().next().is_some_and(alphanumeric) && part.bytes().last().is_some_and(alphanumeric);
-        let separators: Vec<_> = part.split(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit()).collect();
+        let separators: Vec<_> = part
+            .split(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
+            .collect();
         let separator = |s: &&str| matches!(*s, "" | "." | "_" | "__") || s.bytes().all(|b| b == b'-');
         edges && separators.iter().all(separator)
     };
@@ -102,9 +108,15 @@ pub(crate) fn check_tag(tag: &str) -> Result<(), ReferenceError> {
 /// A host with a dot or a port, or `localhost`: anything else would be the first part of a repository.
 fn check_registry(registry: &str) -> Result<(), ReferenceError> {
     let is_host = registry == "localhost" || registry.contains(['.', ':']);
-    let clean = registry.bytes().all(|b| b.is_ascii_alphanumeric() || b".-:[]".contains(&b));
+    let clean = registry
+        .bytes()
+        .all(|b| b.is_ascii_alphanumeric() || b".-:[]".contains(&b));
     let parses = format!("http://{registry}").parse::<cella_http::Origin>().is_ok();
-    if is_host && clean && parses { Ok(()) } else { Err(ReferenceError::Registry) }
+    if is_host && clean && parses {
+        Ok(())
+    } else {
+        Err(ReferenceError::Registry)
+    }
 }
 
 /// Why a text is not a reference.
@@ -154,9 +166,15 @@ mod tests {
             assert_eq!(text.parse::<Reference>().unwrap().to_string(), text);
         }
         let parsed: Reference = format!("r.example:5000/models/demo:v1@{digest}").parse().unwrap();
-        assert_eq!((parsed.registry.as_str(), parsed.name()), ("r.example:5000", "models/demo"));
+        assert_eq!(
+            (parsed.registry.as_str(), parsed.name()),
+            ("r.example:5000", "models/demo")
+        );
         assert_eq!((parsed.tag.as_deref(), parsed.digest), (Some("v1"), Some(digest)));
-        assert_eq!(parsed.with_digest(digest).to_string(), format!("r.example:5000/models/demo@{digest}"));
+        assert_eq!(
+            parsed.with_digest(digest).to_string(),
+            format!("r.example:5000/models/demo@{digest}")
+        );
     }
 
     #[test]
@@ -187,6 +205,9 @@ mod tests {
         }
         let long = format!("r.example/{}", "a".repeat(256));
         assert_eq!(long.parse::<Reference>().unwrap_err(), Repository);
-        assert_eq!("a".repeat(2000).parse::<Reference>(), Err(ReferenceError::TooLong { length: 2000 }));
+        assert_eq!(
+            "a".repeat(2000).parse::<Reference>(),
+            Err(ReferenceError::TooLong { length: 2000 })
+        );
     }
 }

@@ -52,9 +52,14 @@ impl Registry {
         name: &str,
         config: ClientConfig,
     ) -> Result<Self, RegistryError> {
-        let client = Client::new(origin, roots, config)
-            .map_err(|source| RegistryError::Setup { registry: name.to_owned(), source })?;
-        Ok(Self { client, name: name.to_owned() })
+        let client = Client::new(origin, roots, config).map_err(|source| RegistryError::Setup {
+            registry: name.to_owned(),
+            source,
+        })?;
+        Ok(Self {
+            client,
+            name: name.to_owned(),
+        })
     }
 
     /// The name in references.
@@ -85,24 +90,26 @@ impl Registry {
     ) -> Result<Response, RegistryError> {
         let mut path = path;
         for _ in 0..=MAX_REDIRECTS {
-            let response = self.send(operation, method.clone(), &path, headers.clone(), Bytes::new()).await?;
+            let response = self
+                .send(operation, method.clone(), &path, headers.clone(), Bytes::new())
+                .await?;
             if !response.status.is_redirection() {
                 return Ok(response);
             }
             path = self.location(operation, &response)?;
         }
-        Err(RegistryError::TooManyRedirects { registry: self.name.clone(), operation: operation.clone() })
+        Err(RegistryError::TooManyRedirects {
+            operation: operation.clone(),
+        })
     }
 
     /// Path and query of an answer's `Location`, if it stays at this origin.
     fn location(&self, operation: &Operation, response: &Response) -> Result<String, RegistryError> {
         let value = response.headers.get(LOCATION).and_then(|value| value.to_str().ok());
         let value = value.ok_or_else(|| RegistryError::NoLocation {
-            registry: self.name.clone(),
             operation: operation.clone(),
         })?;
         location::within(self.client.origin(), value).map_err(|target| RegistryError::Elsewhere {
-            registry: self.name.clone(),
             operation: operation.clone(),
             target,
         })
@@ -110,25 +117,32 @@ impl Registry {
 
     /// The error that an unexpected answer stands for. Reads a bounded part of its body for a bounded time.
     async fn refused(&self, operation: &Operation, response: Response) -> RegistryError {
-        let (registry, operation, status) = (self.name.clone(), operation.clone(), response.status);
+        let (operation, status) = (operation.clone(), response.status);
         match status {
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => RegistryError::Unauthorized { registry, operation },
-            StatusCode::NOT_FOUND => RegistryError::NotFound { registry, operation },
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => RegistryError::Unauthorized { operation },
+            StatusCode::NOT_FOUND => RegistryError::NotFound { operation },
             _ => {
                 let body = tokio::time::timeout(ERROR_BODY_TIMEOUT, response.bytes(MAX_ERROR_BODY)).await;
                 let code = body.ok().and_then(Result::ok).and_then(|body| ErrorCode::parse(&body));
-                RegistryError::Status { registry, operation, status: status.as_u16(), code }
+                RegistryError::Status {
+                    operation,
+                    status: status.as_u16(),
+                    code,
+                }
             }
         }
     }
 
     fn http_error(&self, operation: &Operation, source: HttpError) -> RegistryError {
-        RegistryError::Http { registry: self.name.clone(), operation: operation.clone(), source }
+        RegistryError::Http {
+            operation: operation.clone(),
+            source,
+        }
     }
 
     fn operation(&self, action: &'static str, object: String, repository: &str) -> Result<Operation, RegistryError> {
         check_repository(repository)?;
-        Ok(Operation { action, object, repository: repository.to_owned() })
+        Ok(Operation::new(action, object, &self.name, repository))
     }
 }
 
@@ -140,6 +154,3 @@ fn base_headers() -> HeaderMap {
 const MAX_REDIRECTS: usize = 3;
 const MAX_ERROR_BODY: usize = 16 * 1024;
 const ERROR_BODY_TIMEOUT: Duration = Duration::from_secs(5);
-
-#[cfg(test)]
-mod tests;

@@ -3,7 +3,7 @@
 //! * [`initdata`] frames, inflates, digests and parses the document (initdata 0.1.0). The inflater and the framing see
 //!   host bytes before anything vouches for them: bounded, no panic. [`initdata::parse`] is for bytes whose digest the
 //!   hardware evidence has confirmed, and for tools on the author's desk.
-//! * [`Policy`] is the validated form of `cella.toml`; [`file`] is its serialised form. Unknown keys are refused by name.
+//! * [`Policy`] is the validated form of `cella.toml`; [`mod@file`] is its serialised form. Unknown keys are refused by name.
 //! * [`check::check_container`] compares what the host asks for with what the policy names. Deny by default.
 //!
 //! Everything here is pure: bytes in, values or errors out; no I/O, no clock, no randomness.

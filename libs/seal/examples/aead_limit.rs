@@ -56,7 +56,13 @@ impl Sealed {
         (0..mib).try_for_each(|_| writer.write_all(&piece))?;
         let (ciphertext, layout) = writer.finish()?;
         let header = Header::parse(ciphertext.first_chunk().ok_or("no header")?)?;
-        Ok(Self { key, associated_data, header, layout, ciphertext })
+        Ok(Self {
+            key,
+            associated_data,
+            header,
+            layout,
+            ciphertext,
+        })
     }
 
     fn open(&self, threads: usize) -> Outcome<f64> {
@@ -107,7 +113,9 @@ fn gcm_in_cache(threads: usize, mib: usize) -> Outcome<f64> {
         let key = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, &[7; 32]).map_err(|_| "key")?);
         let nonce = || Nonce::assume_unique_for_key([0; 12]);
         let mut sealed = vec![0x5a; SEGMENT];
-        let tag = key.seal_in_place_separate_tag(nonce(), Aad::empty(), &mut sealed).map_err(|_| "seal")?;
+        let tag = key
+            .seal_in_place_separate_tag(nonce(), Aad::empty(), &mut sealed)
+            .map_err(|_| "seal")?;
         let tag: [u8; 16] = tag.as_ref().try_into()?;
         let mut buffer = sealed.clone();
         let mut took = Duration::ZERO;
@@ -132,7 +140,9 @@ fn on_threads(threads: usize, work: impl Fn() -> Outcome<()> + Sync) -> Outcome<
     let work = &work;
     std::thread::scope(|scope| {
         let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-        workers.into_iter().try_for_each(|worker| worker.join().unwrap_or_else(|_| Err("a thread panicked".into())))
+        workers
+            .into_iter()
+            .try_for_each(|worker| worker.join().unwrap_or_else(|_| Err("a thread panicked".into())))
     })?;
     Ok(start.elapsed())
 }

@@ -39,7 +39,14 @@ mod tests {
     fn text_round_trip_and_refusals() {
         let text = format!("sha256:{}", "0a".repeat(32));
         assert_eq!(text.parse::<PlainDigest>().unwrap().to_string(), text);
-        for bad in ["", "sha256:", &text[..70], &format!("{text}0"), &text.to_uppercase(), &text.replace("256", "512")] {
+        for bad in [
+            "",
+            "sha256:",
+            &text[..70],
+            &format!("{text}0"),
+            &text.to_uppercase(),
+            &text.replace("256", "512"),
+        ] {
             assert_eq!(bad.parse::<PlainDigest>(), Err(PlainDigestError), "{bad}");
         }
     }

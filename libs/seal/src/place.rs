@@ -81,7 +81,10 @@ mod tests {
         for name in fields {
             for path in fields {
                 for version in [0, 1, 8, 1 << 32, u64::MAX] {
-                    assert!(seen.insert(associated_data(name, path, version).unwrap()), "{name:?} {path:?} {version}");
+                    assert!(
+                        seen.insert(associated_data(name, path, version).unwrap()),
+                        "{name:?} {path:?} {version}"
+                    );
                 }
             }
         }
@@ -92,7 +95,13 @@ mod tests {
         let long = "x".repeat(MAX_FIELD + 1);
         assert_eq!(associated_data("", "p", 1), Err(PlaceError::Empty { field: "name" }));
         assert_eq!(associated_data("n", "", 1), Err(PlaceError::Empty { field: "path" }));
-        assert_eq!(associated_data(&long, "p", 1), Err(PlaceError::TooLong { field: "name", length: 4097 }));
+        assert_eq!(
+            associated_data(&long, "p", 1),
+            Err(PlaceError::TooLong {
+                field: "name",
+                length: 4097
+            })
+        );
         assert!(associated_data("n", &long[1..], 1).is_ok());
     }
 }

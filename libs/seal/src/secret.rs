@@ -33,7 +33,10 @@ impl<const N: usize> Secret<N> {
     pub fn from_slice(bytes: &[u8]) -> Result<Self, SecretLength> {
         let mut secret = Self(Box::new([0; N]));
         if bytes.len() != N {
-            return Err(SecretLength { expected: N, found: bytes.len() });
+            return Err(SecretLength {
+                expected: N,
+                found: bytes.len(),
+            });
         }
         secret.0.copy_from_slice(bytes);
         Ok(secret)

@@ -16,7 +16,7 @@ const SCALAR: usize = 48;
 
 /// A parsed report. It keeps the bytes that came, and only those are ever verified.
 ///
-/// Parsing says nothing about who made the report: that is [`crate::verify`].
+/// Parsing says nothing about who made the report: that is [`crate::verify()`].
 #[derive(Clone)]
 pub struct Report {
     raw: [u8; REPORT_LEN],

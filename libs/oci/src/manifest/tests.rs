@@ -36,8 +36,14 @@ fn refuses_what_is_no_manifest() {
         changed[key] = value;
         parse(&changed).unwrap_err()
     };
-    assert!(matches!(with("schemaVersion", 1.into()), ManifestError::SchemaVersion { found: 1 }));
-    assert!(matches!(with("mediaType", media_type::OCI_INDEX.into()), ManifestError::MediaType { .. }));
+    assert!(matches!(
+        with("schemaVersion", 1.into()),
+        ManifestError::SchemaVersion { found: 1 }
+    ));
+    assert!(matches!(
+        with("mediaType", media_type::OCI_INDEX.into()),
+        ManifestError::MediaType { .. }
+    ));
     assert!(matches!(with("layers", Value::Null), ManifestError::Json { .. }));
     let mut bad = descriptor("application/x");
     bad["size"] = (-1).into();
@@ -48,7 +54,10 @@ fn refuses_what_is_no_manifest() {
     assert!(matches!(with("config", bad), ManifestError::Json { .. }));
     let many = Value::Array(vec![descriptor("a"); MAX_LAYERS + 1]);
     assert!(matches!(with("layers", many), ManifestError::TooMany { found: 4097 }));
-    assert!(matches!(Manifest::parse(&vec![b' '; MAX_MANIFEST + 1]), Err(ManifestError::TooLong { .. })));
+    assert!(matches!(
+        Manifest::parse(&vec![b' '; MAX_MANIFEST + 1]),
+        Err(ManifestError::TooLong { .. })
+    ));
     let deep = [vec![b'['; 100_000], vec![b']'; 100_000]].concat();
     assert!(matches!(Manifest::parse(&deep), Err(ManifestError::Json { .. })));
 }
@@ -77,5 +86,8 @@ fn an_index_gives_the_machine_asked_for() {
     let index = Index::parse(&serde_json::to_vec(&index).unwrap()).unwrap();
     assert_eq!(index.select("linux", "amd64").unwrap().digest, Digest::of(b"2"));
     let error = index.select("linux", "s390x").unwrap_err();
-    assert_eq!(error.to_string(), "none of the 4 manifests of the index is for linux/s390x");
+    assert_eq!(
+        error.to_string(),
+        "none of the 4 manifests of the index is for linux/s390x"
+    );
 }

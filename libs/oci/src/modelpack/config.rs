@@ -52,7 +52,12 @@ pub struct ModelDescriptor {
     #[serde(rename = "sourceURL", skip_serializing_if = "Option::is_none")]
     pub source_url: Option<String>,
     /// Read only: v0.0.7 does not know it.
-    #[serde(rename = "datasetsURL", default, deserialize_with = "null_is_empty", skip_serializing)]
+    #[serde(
+        rename = "datasetsURL",
+        default,
+        deserialize_with = "null_is_empty",
+        skip_serializing
+    )]
     pub datasets_url: Vec<String>,
     /// Revision in its source repository.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -139,10 +144,21 @@ mod tests {
         assert_eq!(read.modelfs.diff_ids, [diff_id]);
         assert_eq!(read.config.param_size.as_deref(), Some("8b"));
         assert!(!serde_json::to_string(&read).unwrap().contains("datasetsURL"));
-        for (descriptor, config) in [(r#"{"secret":1}"#, "{}"), ("{}", r#"{"extra":1}"#), ("[]", "{}"), ("{}", "null")] {
-            assert!(matches!(parse(descriptor, config), Err(ModelError::Config { .. })), "{descriptor} {config}");
+        for (descriptor, config) in [
+            (r#"{"secret":1}"#, "{}"),
+            ("{}", r#"{"extra":1}"#),
+            ("[]", "{}"),
+            ("{}", "null"),
+        ] {
+            assert!(
+                matches!(parse(descriptor, config), Err(ModelError::Config { .. })),
+                "{descriptor} {config}"
+            );
         }
         assert!(matches!(ModelConfig::parse(b"{}"), Err(ModelError::Config { .. })));
-        assert!(matches!(ModelConfig::parse(&vec![b' '; (1 << 20) + 1]), Err(ModelError::ConfigTooLong { .. })));
+        assert!(matches!(
+            ModelConfig::parse(&vec![b' '; (1 << 20) + 1]),
+            Err(ModelError::ConfigTooLong { .. })
+        ));
     }
 }

@@ -114,7 +114,11 @@ mod tests {
                 }
             }
         }
-        let sealed = LayerType { kind: Kind::Weight, form: Form::Raw, sealed: true };
+        let sealed = LayerType {
+            kind: Kind::Weight,
+            form: Form::Raw,
+            sealed: true,
+        };
         assert_eq!(sealed.to_string(), "application/vnd.cncf.model.weight.v1.raw+encrypted");
     }
 

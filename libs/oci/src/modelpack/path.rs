@@ -49,20 +49,22 @@ impl FromStr for ModelPath {
         if text.len() <= MAX_PATH && clean && text.split('/').all(part) {
             Ok(Self(text.to_owned()))
         } else {
-            Err(ModelError::Path { found: text.chars().take(128).collect() })
+            Err(ModelError::Path {
+                found: text.chars().take(128).collect(),
+            })
         }
     }
 }
 
 /// Checks that the paths are files of one directory: none twice, none the directory of another.
-pub(super) fn check_together<'p>(paths: impl Iterator<Item = &'p ModelPath> + Clone) -> Result<(), ModelError> {
+pub(super) fn check_together<'p>(mut paths: impl Iterator<Item = &'p ModelPath> + Clone) -> Result<(), ModelError> {
     let mut files = BTreeSet::new();
     for path in paths.clone() {
         if !files.insert(path.as_str()) {
             return Err(ModelError::DuplicatePath { path: path.clone() });
         }
     }
-    match paths.filter(|path| path.parents().any(|parent| files.contains(parent))).next() {
+    match paths.find(|path| path.parents().any(|parent| files.contains(parent))) {
         Some(path) => Err(ModelError::NestedPath { path: path.clone() }),
         None => Ok(()),
     }
@@ -81,10 +83,26 @@ mod tests {
             assert_eq!(path.parse::<ModelPath>().unwrap().as_str(), path);
         }
         let long = "a".repeat(256);
-        for path in
-            ["", "/", "/etc/passwd", "a/", "a//b", ".", "..", "../a", "a/../b", "a/./b", "a\\b", "a\0b", "a\nb", &long]
-        {
-            assert!(matches!(path.parse::<ModelPath>(), Err(ModelError::Path { .. })), "{path:?}");
+        for path in [
+            "",
+            "/",
+            "/etc/passwd",
+            "a/",
+            "a//b",
+            ".",
+            "..",
+            "../a",
+            "a/../b",
+            "a/./b",
+            "a\\b",
+            "a\0b",
+            "a\nb",
+            &long,
+        ] {
+            assert!(
+                matches!(path.parse::<ModelPath>(), Err(ModelError::Path { .. })),
+                "{path:?}"
+            );
         }
         assert!("a/".repeat(600).trim_end_matches('/').parse::<ModelPath>().is_err());
     }

@@ -78,7 +78,11 @@ impl SealedModel {
     /// [`ModelError::LayerCount`] when the configuration names another number of layers.
     pub fn diff_ids<'c>(&self, config: &'c ModelConfig) -> Result<&'c [Digest], ModelError> {
         let (listed, named) = (self.sealed.len() + self.plain.len(), config.modelfs.diff_ids.len());
-        if listed == named { Ok(&config.modelfs.diff_ids) } else { Err(ModelError::LayerCount { listed, named }) }
+        if listed == named {
+            Ok(&config.modelfs.diff_ids)
+        } else {
+            Err(ModelError::LayerCount { listed, named })
+        }
     }
 }
 
@@ -91,17 +95,34 @@ impl SealedModel {
 pub fn sealed_model(manifest: &Manifest, rules: &Rules) -> Result<SealedModel, ModelError> {
     check_head(manifest, rules)?;
     check_size(&manifest.layers, rules.max_bytes)?;
-    let mut model = SealedModel { config: manifest.config.clone(), sealed: Vec::new(), plain: Vec::new() };
+    let mut model = SealedModel {
+        config: manifest.config.clone(),
+        sealed: Vec::new(),
+        plain: Vec::new(),
+    };
     for (index, descriptor) in manifest.layers.iter().enumerate() {
         let (layer_type, path) = check_layer(index, descriptor, rules)?;
         let (kind, descriptor) = (layer_type.kind, descriptor.clone());
         if layer_type.sealed {
-            model.sealed.push(SealedLayer { index, path, kind, descriptor });
+            model.sealed.push(SealedLayer {
+                index,
+                path,
+                kind,
+                descriptor,
+            });
         } else {
-            model.plain.push(PlainLayer { index, path, kind, descriptor });
+            model.plain.push(PlainLayer {
+                index,
+                path,
+                kind,
+                descriptor,
+            });
         }
     }
-    let (sealed, plain) = (model.sealed.iter().map(|layer| &layer.path), model.plain.iter().map(|layer| &layer.path));
+    let (sealed, plain) = (
+        model.sealed.iter().map(|layer| &layer.path),
+        model.plain.iter().map(|layer| &layer.path),
+    );
     path::check_together(sealed.chain(plain))?;
     Ok(model)
 }
@@ -110,20 +131,34 @@ fn check_head(manifest: &Manifest, rules: &Rules) -> Result<(), ModelError> {
     let types = [
         ("mediaType", manifest.media_type.as_deref(), media_type::OCI_MANIFEST),
         ("artifactType", manifest.artifact_type.as_deref(), ARTIFACT_TYPE),
-        ("config.mediaType", Some(manifest.config.media_type.as_str()), CONFIG_TYPE),
+        (
+            "config.mediaType",
+            Some(manifest.config.media_type.as_str()),
+            CONFIG_TYPE,
+        ),
     ];
     for (field, found, wanted) in types {
         if found != Some(wanted) {
-            return Err(ModelError::NotAModel { field, found: cut(found.unwrap_or_default()), wanted });
+            return Err(ModelError::NotAModel {
+                field,
+                found: cut(found.unwrap_or_default()),
+                wanted,
+            });
         }
     }
     let annotation = |key: &str| manifest.annotations.get(key).map(String::as_str).unwrap_or_default();
     let (name, version) = (annotation(NAME_ANNOTATION), annotation(VERSION_ANNOTATION));
     if name != rules.name {
-        return Err(ModelError::Name { found: cut(name), wanted: rules.name.clone() });
+        return Err(ModelError::Name {
+            found: cut(name),
+            wanted: rules.name.clone(),
+        });
     }
     if version != rules.version.to_string() {
-        return Err(ModelError::Version { found: cut(version), wanted: rules.version });
+        return Err(ModelError::Version {
+            found: cut(version),
+            wanted: rules.version,
+        });
     }
     Ok(())
 }
@@ -131,11 +166,20 @@ fn check_head(manifest: &Manifest, rules: &Rules) -> Result<(), ModelError> {
 fn check_size(layers: &[Descriptor], limit: u64) -> Result<(), ModelError> {
     match layers.len() {
         0 => return Err(ModelError::Empty),
-        found if found > MAX_LAYERS => return Err(ModelError::TooManyLayers { found, limit: MAX_LAYERS }),
+        found if found > MAX_LAYERS => {
+            return Err(ModelError::TooManyLayers {
+                found,
+                limit: MAX_LAYERS,
+            });
+        }
         _ => {}
     }
     let found = layers.iter().fold(0u64, |sum, layer| sum.saturating_add(layer.size));
-    if found > limit { Err(ModelError::TooLarge { found, limit }) } else { Ok(()) }
+    if found > limit {
+        Err(ModelError::TooLarge { found, limit })
+    } else {
+        Ok(())
+    }
 }
 
 fn check_layer(index: usize, layer: &Descriptor, rules: &Rules) -> Result<(LayerType, ModelPath), ModelError> {
@@ -143,7 +187,11 @@ fn check_layer(index: usize, layer: &Descriptor, rules: &Rules) -> Result<(Layer
     if found.form != Form::Raw || !rules.kinds.contains(&found.kind) {
         return Err(ModelError::LayerNotAllowed { index, found });
     }
-    let path: ModelPath = layer.annotations.get(FILEPATH_ANNOTATION).ok_or(ModelError::NoPath { index })?.parse()?;
+    let path: ModelPath = layer
+        .annotations
+        .get(FILEPATH_ANNOTATION)
+        .ok_or(ModelError::NoPath { index })?
+        .parse()?;
     if found.kind == Kind::Weight && !found.sealed {
         return Err(ModelError::NotSealed { path });
     }

@@ -53,7 +53,10 @@ pub fn write_model(model: NewModel) -> Result<(Vec<u8>, Manifest), ModelError> {
     let config = ModelConfig {
         descriptor: model.descriptor,
         config: model.parameters,
-        modelfs: ModelFs { kind: ModelFsKind::Layers, diff_ids },
+        modelfs: ModelFs {
+            kind: ModelFsKind::Layers,
+            diff_ids,
+        },
     };
     let config = serde_json::to_vec(&config).map_err(|source| ModelError::Config { source })?;
     let manifest = Manifest {
@@ -77,7 +80,11 @@ pub fn write_model(model: NewModel) -> Result<(Vec<u8>, Manifest), ModelError> {
 }
 
 fn descriptor(layer: NewLayer) -> Descriptor {
-    let layer_type = LayerType { kind: layer.kind, form: Form::Raw, sealed: layer.key_annotations.is_some() };
+    let layer_type = LayerType {
+        kind: layer.kind,
+        form: Form::Raw,
+        sealed: layer.key_annotations.is_some(),
+    };
     let mut annotations = layer.key_annotations.unwrap_or_default();
     annotations.insert(FILEPATH_ANNOTATION.to_owned(), layer.path.as_str().to_owned());
     Descriptor {

@@ -7,20 +7,48 @@ use serde::Deserialize;
 
 use crate::{Digest, DigestMismatch, ReferenceError};
 
-/// What was being done: `pulling blob sha256:… of models/demo`.
+/// What was being done, as in `pulling blob sha256:… of registry.example/models/demo`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Operation {
-    /// `pulling`, `pushing`, …
-    pub action: &'static str,
-    /// `blob sha256:…`, `manifest sha256:…`
-    pub object: String,
+pub struct Operation(Box<Facts>);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Facts {
+    action: &'static str,
+    object: String,
+    registry: String,
+    repository: String,
+}
+
+impl Operation {
+    pub(super) fn new(action: &'static str, object: String, registry: &str, repository: &str) -> Self {
+        Self(Box::new(Facts {
+            action,
+            object,
+            registry: registry.to_owned(),
+            repository: repository.to_owned(),
+        }))
+    }
+
+    /// The registry's name in references.
+    pub fn registry(&self) -> &str {
+        &self.0.registry
+    }
+
     /// The repository.
-    pub repository: String,
+    pub fn repository(&self) -> &str {
+        &self.0.repository
+    }
 }
 
 impl fmt::Display for Operation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {} of {}", self.action, self.object, self.repository)
+        let Facts {
+            action,
+            object,
+            registry,
+            repository,
+        } = self.0.as_ref();
+        write!(f, "{action} {object} of {registry}/{repository}")
     }
 }
 
@@ -41,7 +69,12 @@ struct ErrorEntry {
 impl ErrorCode {
     /// The first code of an error body, if it has the form of one: the rest of the body is never shown.
     pub(super) fn parse(body: &[u8]) -> Option<Self> {
-        let code = serde_json::from_slice::<ErrorBody>(body).ok()?.errors.into_iter().next()?.code;
+        let code = serde_json::from_slice::<ErrorBody>(body)
+            .ok()?
+            .errors
+            .into_iter()
+            .next()?
+            .code;
         let well_formed = (1..=64).contains(&code.len()) && code.bytes().all(|b| b.is_ascii_uppercase() || b == b'_');
         well_formed.then_some(Self(code))
     }
@@ -69,10 +102,8 @@ pub enum RegistryError {
     #[error("the registry was not asked: a name in the request is not one")]
     Name(#[from] ReferenceError),
     /// Not reachable, silent, or not speaking HTTP.
-    #[error("{operation} failed at registry {registry}")]
+    #[error("{operation} failed")]
     Http {
-        /// Its name.
-        registry: String,
         /// What was being done.
         operation: Operation,
         /// What the client says.
@@ -80,26 +111,20 @@ pub enum RegistryError {
         source: HttpError,
     },
     /// It wants credentials, or refuses those that it has.
-    #[error("registry {registry} demands credentials for {operation}; only anonymous access is supported")]
+    #[error("{operation}: the registry demands credentials; only anonymous access is supported")]
     Unauthorized {
-        /// Its name.
-        registry: String,
         /// What was being done.
         operation: Operation,
     },
     /// It does not have it.
-    #[error("registry {registry} does not have what was asked for: {operation}")]
+    #[error("{operation}: the registry does not have it")]
     NotFound {
-        /// Its name.
-        registry: String,
         /// What was being done.
         operation: Operation,
     },
     /// Any other status that is not the one expected.
-    #[error("registry {registry} answered {status}{} to {operation}", shown(.code))]
+    #[error("{operation}: the registry answered {status}{}", shown(.code))]
     Status {
-        /// Its name.
-        registry: String,
         /// What was being done.
         operation: Operation,
         /// The status.
@@ -108,28 +133,22 @@ pub enum RegistryError {
         code: Option<ErrorCode>,
     },
     /// A redirect or an upload location without, or with an unreadable, `Location`.
-    #[error("registry {registry} sends {operation} somewhere and does not say where")]
+    #[error("{operation}: the registry redirects and does not say where to")]
     NoLocation {
-        /// Its name.
-        registry: String,
         /// What was being done.
         operation: Operation,
     },
     /// A redirect or an upload location at another origin.
-    #[error("registry {registry} sends {operation} to {target:?}, which is not its own address: refused")]
+    #[error("{operation}: the registry redirects to {target:?}, which is not its own address: refused")]
     Elsewhere {
-        /// Its name.
-        registry: String,
         /// What was being done.
         operation: Operation,
         /// Scheme, host and port that it named, cut to 128 characters.
         target: String,
     },
     /// More than three redirects.
-    #[error("registry {registry} redirects {operation} more than three times")]
+    #[error("{operation}: the registry redirects more than three times")]
     TooManyRedirects {
-        /// Its name.
-        registry: String,
         /// What was being done.
         operation: Operation,
     },
@@ -144,10 +163,8 @@ pub enum RegistryError {
         limit: u64,
     },
     /// The content is not what its digest says.
-    #[error("registry {registry}: {operation} gave other content than its digest names")]
+    #[error("{operation}: the registry gave other content than the digest names")]
     Digest {
-        /// Its name.
-        registry: String,
         /// What was being done.
         operation: Operation,
         /// Both digests.
@@ -155,10 +172,8 @@ pub enum RegistryError {
         source: DigestMismatch,
     },
     /// The registry announces another length than it must be.
-    #[error("registry {registry}: {operation} announces {found} bytes instead of {expected}")]
+    #[error("{operation}: the registry announces {found} bytes instead of {expected}")]
     Length {
-        /// Its name.
-        registry: String,
         /// What was being done.
         operation: Operation,
         /// Bytes it must have.
@@ -174,12 +189,10 @@ pub enum RegistryError {
     },
     /// The registry gave another part of the blob than was asked for.
     #[error(
-        "registry {registry}: {operation} was asked for bytes {}-{} and answers {status} with content range {found:?}",
+        "{operation}: the registry was asked for bytes {} to {} and answers {status} with content range {found:?}",
         wanted.start, wanted.end
     )]
     ContentRange {
-        /// Its name.
-        registry: String,
         /// What was being done.
         operation: Operation,
         /// The bytes that were asked for; the end is exclusive.
@@ -190,10 +203,10 @@ pub enum RegistryError {
         found: String,
     },
     /// The connection failed in the middle of a blob.
-    #[error("registry {registry}: blob {blob} was interrupted at offset {offset}")]
+    #[error("{operation}: interrupted at offset {offset}")]
     Interrupted {
-        /// Its name.
-        registry: String,
+        /// What was being done.
+        operation: Operation,
         /// The blob.
         blob: Digest,
         /// Offset in the blob up to which bytes came.
@@ -203,10 +216,10 @@ pub enum RegistryError {
         source: HttpError,
     },
     /// The blob ended early.
-    #[error("registry {registry}: blob {blob} ends at offset {offset}, before {expected}")]
+    #[error("{operation}: the blob ends at offset {offset}, before {expected}")]
     Truncated {
-        /// Its name.
-        registry: String,
+        /// What was being done.
+        operation: Operation,
         /// The blob.
         blob: Digest,
         /// Offset in the blob at which it ended.
@@ -215,10 +228,10 @@ pub enum RegistryError {
         expected: u64,
     },
     /// The blob goes on where it should end.
-    #[error("registry {registry}: blob {blob} goes on behind offset {expected}")]
+    #[error("{operation}: the blob goes on behind offset {expected}")]
     Overlong {
-        /// Its name.
-        registry: String,
+        /// What was being done.
+        operation: Operation,
         /// The blob.
         blob: Digest,
         /// Offset up to which it was asked for.
@@ -227,7 +240,9 @@ pub enum RegistryError {
 }
 
 fn shown(code: &Option<ErrorCode>) -> String {
-    code.as_ref().map(|code| format!(" ({})", code.as_str())).unwrap_or_default()
+    code.as_ref()
+        .map(|code| format!(" ({})", code.as_str()))
+        .unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -239,7 +254,13 @@ mod tests {
         let code = |body: &str| ErrorCode::parse(body.as_bytes()).map(|code| code.0);
         let body = r#"{"errors":[{"code":"BLOB_UNKNOWN","message":"x","detail":{}}]}"#;
         assert_eq!(code(body), Some("BLOB_UNKNOWN".to_owned()));
-        for body in ["", "{}", r#"{"errors":[]}"#, r#"{"errors":[{"code":"a b\n"}]}"#, r#"{"errors":[{"code":""}]}"#] {
+        for body in [
+            "",
+            "{}",
+            r#"{"errors":[]}"#,
+            r#"{"errors":[{"code":"a b\n"}]}"#,
+            r#"{"errors":[{"code":""}]}"#,
+        ] {
             assert_eq!(code(body), None, "{body}");
         }
     }

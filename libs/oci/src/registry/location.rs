@@ -18,7 +18,11 @@ pub(super) fn within(origin: &Origin, location: &str) -> Result<String, String> 
     if !named.parse::<Origin>().is_ok_and(|named| named == *origin) {
         return Err(cut(named));
     }
-    if path.starts_with('/') { Ok(path.to_owned()) } else { Ok(format!("/{path}")) }
+    if path.starts_with('/') {
+        Ok(path.to_owned())
+    } else {
+        Ok(format!("/{path}"))
+    }
 }
 
 #[cfg(test)]
@@ -42,7 +46,10 @@ mod tests {
             ("https://10.0.2.2:5000/a", "https://10.0.2.2:5000"),
             ("http://10.0.2.2:5001/a", "http://10.0.2.2:5001"),
             ("http://10.0.2.2/a", "http://10.0.2.2"),
-            ("http://10.0.2.2:5000@evil.example/a", "http://10.0.2.2:5000@evil.example"),
+            (
+                "http://10.0.2.2:5000@evil.example/a",
+                "http://10.0.2.2:5000@evil.example",
+            ),
             ("http://10.0.2.2:5000\\@evil.example/a", "http://10.0.2.2:5000"),
             ("//evil.example/a", "http://evil.example"),
             ("blobs/elsewhere", "blobs/elsewhere"),

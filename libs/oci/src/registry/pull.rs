@@ -8,7 +8,7 @@ use http::{Method, StatusCode};
 use super::{BlobStream, Operation, Registry, RegistryError, base_headers};
 use crate::manifest::MAX_MANIFEST;
 use crate::reference::check_tag;
-use crate::{Descriptor, Digest, check_repository};
+use crate::{Descriptor, Digest};
 
 impl Registry {
     /// The manifest or index with this digest: at most [`MAX_MANIFEST`] bytes, of the right digest, not parsed.
@@ -37,19 +37,18 @@ impl Registry {
     ///
     /// # Errors
     /// See [`RegistryError`].
-    pub async fn blob(
-        &self,
-        repository: &str,
-        descriptor: &Descriptor,
-        max: u64,
-    ) -> Result<Vec<u8>, RegistryError> {
+    pub async fn blob(&self, repository: &str, descriptor: &Descriptor, max: u64) -> Result<Vec<u8>, RegistryError> {
         let Descriptor { digest, size, .. } = descriptor;
         let operation = self.blob_operation(repository, digest)?;
         if *size > max {
-            return Err(RegistryError::TooLarge { operation, size: *size, limit: max });
+            return Err(RegistryError::TooLarge {
+                operation,
+                size: *size,
+                limit: max,
+            });
         }
         let mut stream = self.open_blob(&operation, digest, None).await?;
-        stream.expect_end(&operation, *size)?;
+        stream.expect_end(*size)?;
         let mut bytes = Vec::new();
         while let Some(chunk) = stream.chunk().await? {
             bytes.extend_from_slice(&chunk);
@@ -81,19 +80,21 @@ impl Registry {
         let mut headers = base_headers();
         if let Some(range) = &range {
             if range.is_empty() {
-                return Err(RegistryError::EmptyRange { operation: operation.clone() });
+                return Err(RegistryError::EmptyRange {
+                    operation: operation.clone(),
+                });
             }
             // Digits and a dash: always a header.
             if let Ok(value) = HeaderValue::try_from(format!("bytes={}-{}", range.start, range.end - 1)) {
                 headers.insert(RANGE, value);
             }
         }
-        let path = blob_path(&operation.repository, digest);
+        let path = blob_path(operation.repository(), digest);
         let response = self.follow(operation, Method::GET, path, headers).await?;
         if !response.status.is_success() {
             return Err(self.refused(operation, response).await);
         }
-        BlobStream::new(self.name(), operation, *digest, range, response)
+        BlobStream::new(operation, *digest, range, response)
     }
 
     /// Whether the registry has a blob.
@@ -114,24 +115,25 @@ impl Registry {
     async fn manifest_bytes(&self, operation: &Operation, reference: &str) -> Result<Bytes, RegistryError> {
         let mut headers = base_headers();
         headers.insert(ACCEPT, HeaderValue::from_static(MANIFEST_TYPES));
-        let path = format!("/v2/{}/manifests/{reference}", operation.repository);
+        let path = format!("/v2/{}/manifests/{reference}", operation.repository());
         let response = self.send(operation, Method::GET, &path, headers, Bytes::new()).await?;
         if response.status != StatusCode::OK {
             return Err(self.refused(operation, response).await);
         }
-        response.bytes(MAX_MANIFEST).await.map_err(|source| self.http_error(operation, source))
+        response
+            .bytes(MAX_MANIFEST)
+            .await
+            .map_err(|source| self.http_error(operation, source))
     }
 
     fn check(&self, operation: &Operation, digest: &Digest, bytes: &[u8]) -> Result<(), RegistryError> {
         digest.check(bytes).map_err(|source| RegistryError::Digest {
-            registry: self.name().to_owned(),
             operation: operation.clone(),
             source,
         })
     }
 
     fn blob_operation(&self, repository: &str, digest: &Digest) -> Result<Operation, RegistryError> {
-        check_repository(repository)?;
         self.operation("pulling", format!("blob {digest}"), repository)
     }
 }

@@ -31,7 +31,8 @@ impl Registry {
         length: u64,
         reader: impl AsyncRead + Send + 'static,
     ) -> Result<(), RegistryError> {
-        self.upload(repository, digest, RequestBody::from_reader(reader, length)).await
+        self.upload(repository, digest, RequestBody::from_reader(reader, length))
+            .await
     }
 
     /// Pushes a manifest or an index, under a tag or, without one, under its digest alone. Gives the digest.
@@ -66,15 +67,21 @@ impl Registry {
     async fn upload(&self, repository: &str, digest: &Digest, body: RequestBody) -> Result<(), RegistryError> {
         let operation = self.operation("pushing", format!("blob {digest}"), repository)?;
         let start = format!("/v2/{repository}/blobs/uploads/");
-        let response = self.send(&operation, Method::POST, &start, base_headers(), Bytes::new()).await?;
+        let response = self
+            .send(&operation, Method::POST, &start, base_headers(), Bytes::new())
+            .await?;
         if response.status != StatusCode::ACCEPTED {
             return Err(self.refused(&operation, response).await);
         }
         let place = self.location(&operation, &response)?;
         // The connection is used again once the answer's body was read.
-        response.bytes(super::MAX_ERROR_BODY).await.map_err(|source| self.http_error(&operation, source))?;
+        response
+            .bytes(super::MAX_ERROR_BODY)
+            .await
+            .map_err(|source| self.http_error(&operation, source))?;
         let separator = if place.contains('?') { '&' } else { '?' };
-        self.put(&operation, &format!("{place}{separator}digest={digest}"), body).await
+        self.put(&operation, &format!("{place}{separator}digest={digest}"), body)
+            .await
     }
 
     async fn put(&self, operation: &Operation, path: &str, body: RequestBody) -> Result<(), RegistryError> {

@@ -17,7 +17,7 @@ use crate::manifest::cut;
 #[must_use]
 pub struct BlobStream {
     response: Response,
-    registry: String,
+    operation: Operation,
     blob: Digest,
     offset: u64,
     /// Where it must end; unknown only for a whole blob whose length the registry does not announce.
@@ -27,7 +27,6 @@ pub struct BlobStream {
 impl BlobStream {
     /// Takes the answer to a `GET` of `range`, or of the whole blob.
     pub(super) fn new(
-        registry: &str,
         operation: &Operation,
         blob: Digest,
         range: Option<Range<u64>>,
@@ -39,14 +38,14 @@ impl BlobStream {
             (None, StatusCode::OK) => (0, Some(announced)),
             // The whole blob, where exactly the whole was asked for.
             (Some(range), StatusCode::OK) if range.start == 0 && announced == Some(range.end) => (0, Some(announced)),
-            (Some(range), StatusCode::PARTIAL_CONTENT) => {
-                (range.start, covers(content_range(&response), range).then_some(Some(range.end)))
-            }
+            (Some(range), StatusCode::PARTIAL_CONTENT) => (
+                range.start,
+                covers(content_range(&response), range).then_some(Some(range.end)),
+            ),
             (range, _) => (range.as_ref().map_or(0, |range| range.start), None),
         };
         let Some(end) = given else {
             return Err(RegistryError::ContentRange {
-                registry: registry.to_owned(),
                 operation: operation.clone(),
                 wanted: range.unwrap_or(0..u64::MAX),
                 status: status.as_u16(),
@@ -57,10 +56,19 @@ impl BlobStream {
             && end - wanted != found
         {
             let expected = end - wanted;
-            let (registry, operation) = (registry.to_owned(), operation.clone());
-            return Err(RegistryError::Length { registry, operation, expected, found });
+            return Err(RegistryError::Length {
+                operation: operation.clone(),
+                expected,
+                found,
+            });
         }
-        Ok(Self { response, registry: registry.to_owned(), blob, offset: wanted, end })
+        Ok(Self {
+            response,
+            operation: operation.clone(),
+            blob,
+            offset: wanted,
+            end,
+        })
     }
 
     /// The blob that this is.
@@ -78,22 +86,31 @@ impl BlobStream {
     /// # Errors
     /// [`RegistryError::Interrupted`], [`RegistryError::Truncated`], [`RegistryError::Overlong`]: each names blob and offset.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, RegistryError> {
-        let (registry, blob, offset) = (&self.registry, self.blob, self.offset);
-        let next = self.response.chunk().await.map_err(|source| RegistryError::Interrupted {
-            registry: registry.clone(),
-            blob,
-            offset,
-            source,
-        })?;
+        let (operation, blob, offset) = (&self.operation, self.blob, self.offset);
+        let next = self
+            .response
+            .chunk()
+            .await
+            .map_err(|source| RegistryError::Interrupted {
+                operation: operation.clone(),
+                blob,
+                offset,
+                source,
+            })?;
         let length = next.as_ref().map_or(0, |bytes| bytes.len() as u64);
         let reached = offset.saturating_add(length);
         match (next, self.end) {
-            (Some(_), Some(expected)) if reached > expected => {
-                Err(RegistryError::Overlong { registry: registry.clone(), blob, expected })
-            }
-            (None, Some(expected)) if offset < expected => {
-                Err(RegistryError::Truncated { registry: registry.clone(), blob, offset, expected })
-            }
+            (Some(_), Some(expected)) if reached > expected => Err(RegistryError::Overlong {
+                operation: operation.clone(),
+                blob,
+                expected,
+            }),
+            (None, Some(expected)) if offset < expected => Err(RegistryError::Truncated {
+                operation: operation.clone(),
+                blob,
+                offset,
+                expected,
+            }),
             (next, _) => {
                 self.offset = reached;
                 Ok(next)
@@ -102,11 +119,10 @@ impl BlobStream {
     }
 
     /// Demands that the blob end at `size`, whatever the registry announced.
-    pub(super) fn expect_end(&mut self, operation: &Operation, size: u64) -> Result<(), RegistryError> {
+    pub(super) fn expect_end(&mut self, size: u64) -> Result<(), RegistryError> {
         match self.end {
             Some(found) if found != size => Err(RegistryError::Length {
-                registry: self.registry.clone(),
-                operation: operation.clone(),
+                operation: self.operation.clone(),
                 expected: size,
                 found,
             }),
@@ -119,7 +135,11 @@ impl BlobStream {
 }
 
 fn content_range(response: &Response) -> &str {
-    response.headers.get(CONTENT_RANGE).and_then(|value| value.to_str().ok()).unwrap_or_default()
+    response
+        .headers
+        .get(CONTENT_RANGE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default()
 }
 
 /// Whether `Content-Range: bytes <first>-<last>/<total or *>` is exactly `wanted`.

@@ -67,7 +67,10 @@ impl LayerDecryptor {
         if plain.as_ref() != self.expected_digest.0 {
             return Err(LayerError::Digest);
         }
-        Ok(VerifiedLayer { digest: self.expected_digest, length: self.length })
+        Ok(VerifiedLayer {
+            digest: self.expected_digest,
+            length: self.length,
+        })
     }
 }
 
@@ -100,7 +103,10 @@ pub struct DecryptReader<R: Read> {
 impl<R: Read> DecryptReader<R> {
     /// Reads ciphertext from `from`.
     pub fn new(keys: &LayerKeys, from: R) -> Self {
-        Self { decryptor: LayerDecryptor::new(keys), from }
+        Self {
+            decryptor: LayerDecryptor::new(keys),
+            from,
+        }
     }
 
     /// Reads to the end of the input, whatever was left of it, and says whether the layer was right. Gives the reader

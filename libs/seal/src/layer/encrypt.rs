@@ -60,8 +60,15 @@ impl LayerEncryptor {
         copy(&mut hmac, self.mac.sign().as_ref());
         copy(&mut digest, self.plain.finish().as_ref());
         EncryptedLayer {
-            public: PubOpts { cipher: Cipher::AesCtrHmac, hmac: Some(hmac) },
-            private: PrivateOptions { symkey: self.key, digest: PlainDigest(digest), nonce: Some(self.nonce) },
+            public: PubOpts {
+                cipher: Cipher::AesCtrHmac,
+                hmac: Some(hmac),
+            },
+            private: PrivateOptions {
+                symkey: self.key,
+                digest: PlainDigest(digest),
+                nonce: Some(self.nonce),
+            },
         }
     }
 }

@@ -57,7 +57,11 @@ impl AnnotationPacket {
         check_kid(&file.kid)?;
         let iv = exact(&decode(&file.iv, "iv", 64)?, "iv")?;
         let wrapped = decode(&file.wrapped_data, "wrapped_data", MAX_PACKET)?;
-        Ok(Self { kid: file.kid, iv, wrapped })
+        Ok(Self {
+            kid: file.kid,
+            iv,
+            wrapped,
+        })
     }
 
     /// Wraps private options under the broker's key `kid`, with an IV drawn for this packet.
@@ -86,7 +90,11 @@ impl AnnotationPacket {
         aes_key(kek)?
             .seal_in_place_append_tag(nonce, Aad::empty(), &mut *bytes)
             .map_err(|_| PacketError::Crypto)?;
-        Ok(Self { kid: kid.to_owned(), iv, wrapped: bytes.to_vec() })
+        Ok(Self {
+            kid: kid.to_owned(),
+            iv,
+            wrapped: bytes.to_vec(),
+        })
     }
 
     /// The id of the key that opens it.
@@ -105,8 +113,10 @@ impl AnnotationPacket {
         let json = aes_key(kek)?
             .open_in_place(nonce, Aad::empty(), bytes.as_mut_slice())
             .map_err(|_| PacketError::NotAuthentic { kid: self.kid.clone() })?;
-        PrivateOptions::from_json(json)
-            .map_err(|problem| PacketError::PrivateOptions { kid: self.kid.clone(), problem })
+        PrivateOptions::from_json(json).map_err(|problem| PacketError::PrivateOptions {
+            kid: self.kid.clone(),
+            problem,
+        })
     }
 
     /// Base64 of the JSON, in the form of version 1, which every reader takes.
@@ -124,8 +134,10 @@ impl AnnotationPacket {
             provider_settings: serde_json::Map::new(),
             annotations: serde_json::Map::new(),
         };
-        let json =
-            serde_json::to_vec(&file).map_err(|source| PacketError::Json { what: "the annotation packet", source })?;
+        let json = serde_json::to_vec(&file).map_err(|source| PacketError::Json {
+            what: "the annotation packet",
+            source,
+        })?;
         Ok(STANDARD.encode(json))
     }
 }
@@ -133,9 +145,11 @@ impl AnnotationPacket {
 /// `None` stands for the default, which is the one value supported.
 fn require(field: &'static str, value: Option<&str>, supported: &'static str) -> Result<(), PacketError> {
     match value {
-        Some(found) if found != supported => {
-            Err(PacketError::Unsupported { field, found: cut(found), supported })
-        }
+        Some(found) if found != supported => Err(PacketError::Unsupported {
+            field,
+            found: cut(found),
+            supported,
+        }),
         _ => Ok(()),
     }
 }
@@ -143,7 +157,10 @@ fn require(field: &'static str, value: Option<&str>, supported: &'static str) ->
 /// `kbs://[host]/<repository>/<type>/<tag>`. The host is never dialled: it is part of the name that policies compare.
 fn check_kid(kid: &str) -> Result<(), PacketError> {
     let plain = |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
-    let rest = kid.strip_prefix("kbs://").filter(|_| kid.len() <= MAX_KID).ok_or(PacketError::KeyId)?;
+    let rest = kid
+        .strip_prefix("kbs://")
+        .filter(|_| kid.len() <= MAX_KID)
+        .ok_or(PacketError::KeyId)?;
     let (host, path) = rest.split_once('/').ok_or(PacketError::KeyId)?;
     let segments: Vec<_> = path.split('/').collect();
     let well_formed = segments.len() == 3 && segments.iter().all(|part| !part.is_empty() && plain(part));

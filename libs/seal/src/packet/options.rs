@@ -30,13 +30,14 @@ impl Cipher {
     }
 
     fn from_name(name: &str) -> Result<Self, PacketError> {
-        [Self::AesCtrHmac, Self::TinkStream].into_iter().find(|cipher| cipher.name() == name).ok_or_else(|| {
-            PacketError::Unsupported {
+        [Self::AesCtrHmac, Self::TinkStream]
+            .into_iter()
+            .find(|cipher| cipher.name() == name)
+            .ok_or_else(|| PacketError::Unsupported {
                 field: "cipher",
                 found: cut(name),
                 supported: "AES_256_CTR_HMAC_SHA256 or AES256_GCM_HKDF_1MB",
-            }
-        })
+            })
     }
 }
 
@@ -72,11 +73,19 @@ impl PubOpts {
         }
         let cipher = Cipher::from_name(&file.cipher)?;
         let hmac = match (cipher, file.hmac.as_str()) {
-            (Cipher::AesCtrHmac, "") => return Err(PacketError::CipherField { cipher: cipher.name(), field: "hmac" }),
+            (Cipher::AesCtrHmac, "") => {
+                return Err(PacketError::CipherField {
+                    cipher: cipher.name(),
+                    field: "hmac",
+                });
+            }
             (Cipher::AesCtrHmac, text) => Some(exact(&decode(text, "hmac", 64)?, "hmac")?),
             (Cipher::TinkStream, "") => None,
             (Cipher::TinkStream, _) => {
-                return Err(PacketError::CipherField { cipher: cipher.name(), field: "hmac" });
+                return Err(PacketError::CipherField {
+                    cipher: cipher.name(),
+                    field: "hmac",
+                });
             }
         };
         Ok(Self { cipher, hmac })
@@ -85,7 +94,10 @@ impl PubOpts {
     /// The annotation's value.
     pub fn to_annotation(&self) -> String {
         let hmac = self.hmac.map(|hmac| STANDARD.encode(hmac)).unwrap_or_default();
-        STANDARD.encode(format!(r#"{{"cipher":"{}","hmac":"{hmac}","cipheroptions":{{}}}}"#, self.cipher.name()))
+        STANDARD.encode(format!(
+            r#"{{"cipher":"{}","hmac":"{hmac}","cipheroptions":{{}}}}"#,
+            self.cipher.name()
+        ))
     }
 }
 
@@ -117,7 +129,10 @@ impl PrivateOptions {
     /// Reads the JSON text that was wrapped. Its errors are constant texts, since the text may hold a key.
     pub(super) fn from_json(json: &[u8]) -> Result<Self, &'static str> {
         let file: PrivateFile = serde_json::from_slice(json).map_err(|_| "not the JSON that it should be")?;
-        let symkey = STANDARD.decode(file.symkey.as_bytes()).map(Zeroizing::new).map_err(|_| "symkey is not base64")?;
+        let symkey = STANDARD
+            .decode(file.symkey.as_bytes())
+            .map(Zeroizing::new)
+            .map_err(|_| "symkey is not base64")?;
         let nonce = match file.cipheroptions.unwrap_or_default().nonce {
             None => None,
             Some(text) => {
@@ -151,12 +166,20 @@ impl PrivateOptions {
 /// Bounded base64.
 pub(super) fn decode(text: &str, what: &'static str, limit: usize) -> Result<Vec<u8>, PacketError> {
     if text.len() > limit {
-        return Err(PacketError::TooLong { what, length: text.len(), limit });
+        return Err(PacketError::TooLong {
+            what,
+            length: text.len(),
+            limit,
+        });
     }
     STANDARD.decode(text).map_err(|_| PacketError::Base64 { what })
 }
 
 /// Exactly `N` bytes.
 pub(super) fn exact<const N: usize>(bytes: &[u8], field: &'static str) -> Result<[u8; N], PacketError> {
-    bytes.try_into().map_err(|_| PacketError::Length { field, found: bytes.len(), expected: N })
+    bytes.try_into().map_err(|_| PacketError::Length {
+        field,
+        found: bytes.len(),
+        expected: N,
+    })
 }

@@ -28,11 +28,22 @@ impl UnwrappedLayer {
     pub fn for_image(self) -> Result<LayerKeys, PacketError> {
         let wanted = Cipher::AesCtrHmac.name();
         let (Cipher::AesCtrHmac, Some(hmac)) = (self.public.cipher, self.public.hmac) else {
-            return Err(PacketError::WrongCipher { found: self.public.cipher.name(), wanted });
+            return Err(PacketError::WrongCipher {
+                found: self.public.cipher.name(),
+                wanted,
+            });
         };
         let PrivateOptions { symkey, digest, nonce } = self.private;
-        let nonce = nonce.ok_or(PacketError::CipherField { cipher: wanted, field: "nonce" })?;
-        Ok(LayerKeys { key: symkey, nonce, hmac, digest })
+        let nonce = nonce.ok_or(PacketError::CipherField {
+            cipher: wanted,
+            field: "nonce",
+        })?;
+        Ok(LayerKeys {
+            key: symkey,
+            nonce,
+            hmac,
+            digest,
+        })
     }
 
     /// Main key and plaintext digest of a sealed model file.
@@ -43,8 +54,14 @@ impl UnwrappedLayer {
         let wanted = Cipher::TinkStream.name();
         match (self.public.cipher, self.private.nonce) {
             (Cipher::TinkStream, None) => Ok((self.private.symkey, self.private.digest)),
-            (Cipher::TinkStream, Some(_)) => Err(PacketError::CipherField { cipher: wanted, field: "nonce" }),
-            (found, _) => Err(PacketError::WrongCipher { found: found.name(), wanted }),
+            (Cipher::TinkStream, Some(_)) => Err(PacketError::CipherField {
+                cipher: wanted,
+                field: "nonce",
+            }),
+            (found, _) => Err(PacketError::WrongCipher {
+                found: found.name(),
+                wanted,
+            }),
         }
     }
 }
@@ -60,14 +77,28 @@ pub fn unwrap_layer<'k>(
     find_kek: impl Fn(&str) -> Option<&'k Kek>,
 ) -> Result<UnwrappedLayer, PacketError> {
     let packets = packets(annotations)?;
-    let public = annotations.get(PUBOPTS_ANNOTATION).ok_or(PacketError::Missing { key: PUBOPTS_ANNOTATION })?;
+    let public = annotations.get(PUBOPTS_ANNOTATION).ok_or(PacketError::Missing {
+        key: PUBOPTS_ANNOTATION,
+    })?;
     let public = PubOpts::parse(public)?;
-    let mut outcome = Err(PacketError::Missing { key: PROVIDER_ANNOTATION });
+    let mut outcome = Err(PacketError::Missing {
+        key: PROVIDER_ANNOTATION,
+    });
     for (index, packet) in packets.iter().enumerate() {
         match find_kek(packet.kid()).map(|kek| packet.unwrap(kek)) {
-            Some(Ok(private)) => return Ok(UnwrappedLayer { kid: packet.kid().to_owned(), public, private }),
+            Some(Ok(private)) => {
+                return Ok(UnwrappedLayer {
+                    kid: packet.kid().to_owned(),
+                    public,
+                    private,
+                });
+            }
             Some(Err(error)) => outcome = Err(error),
-            None if index == 0 => outcome = Err(PacketError::KeyNotNamed { kid: packet.kid().to_owned() }),
+            None if index == 0 => {
+                outcome = Err(PacketError::KeyNotNamed {
+                    kid: packet.kid().to_owned(),
+                })
+            }
             None => {}
         }
     }
@@ -79,7 +110,10 @@ pub fn unwrap_layer<'k>(
 /// # Errors
 /// As [`unwrap_layer`], for the packets.
 pub fn layer_kids(annotations: &BTreeMap<String, String>) -> Result<Vec<String>, PacketError> {
-    Ok(packets(annotations)?.into_iter().map(|packet| packet.kid().to_owned()).collect())
+    Ok(packets(annotations)?
+        .into_iter()
+        .map(|packet| packet.kid().to_owned())
+        .collect())
 }
 
 /// The annotations of a layer, wrapped under the broker's key `kid`.
@@ -104,14 +138,23 @@ fn packets(annotations: &BTreeMap<String, String>) -> Result<Vec<AnnotationPacke
     if let Some(provider) = others.filter(|name| *name != PROVIDER).map(cut).next() {
         return Err(PacketError::OtherProvider { provider });
     }
-    let joined = annotations.get(PROVIDER_ANNOTATION).ok_or(PacketError::Missing { key: PROVIDER_ANNOTATION })?;
+    let joined = annotations.get(PROVIDER_ANNOTATION).ok_or(PacketError::Missing {
+        key: PROVIDER_ANNOTATION,
+    })?;
     let limit = MAX_PACKETS * (MAX_PACKET + 1);
     if joined.len() > limit {
-        return Err(PacketError::TooLong { what: "the annotation of the packets", length: joined.len(), limit });
+        return Err(PacketError::TooLong {
+            what: "the annotation of the packets",
+            length: joined.len(),
+            limit,
+        });
     }
     let found = joined.split(',').count();
     if found > MAX_PACKETS {
-        return Err(PacketError::TooManyPackets { found, limit: MAX_PACKETS });
+        return Err(PacketError::TooManyPackets {
+            found,
+            limit: MAX_PACKETS,
+        });
     }
     joined.split(',').map(AnnotationPacket::parse).collect()
 }

@@ -11,14 +11,19 @@ impl Claims {
     /// All free. Costs one byte for 8 segments, 12.5 KiB for 100 GiB of model.
     pub(super) fn new(segments: u32) -> Self {
         let words = segments.div_ceil(u64::BITS);
-        Self { taken: (0..words).map(|_| AtomicU64::new(0)).collect(), done: AtomicU32::new(0) }
+        Self {
+            taken: (0..words).map(|_| AtomicU64::new(0)).collect(),
+            done: AtomicU32::new(0),
+        }
     }
 
     /// Takes `index`; `false` if it was taken before or does not exist.
     #[must_use]
     pub(super) fn take(&self, index: u32) -> bool {
         let bit = 1 << (index % u64::BITS);
-        let word = usize::try_from(index / u64::BITS).ok().and_then(|word| self.taken.get(word));
+        let word = usize::try_from(index / u64::BITS)
+            .ok()
+            .and_then(|word| self.taken.get(word));
         word.is_some_and(|word| word.fetch_or(bit, Ordering::Relaxed) & bit == 0)
     }
 

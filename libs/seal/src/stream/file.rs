@@ -42,7 +42,10 @@ pub fn seal_file(
     out: &File,
     threads: NonZeroUsize,
 ) -> Result<SealedFile, SealError> {
-    let length = from.metadata().map_err(|source| SealError::Read { index: 0, source })?.len();
+    let length = from
+        .metadata()
+        .map_err(|source| SealError::Read { index: 0, source })?
+        .len();
     let sealer = Sealer::new(main_key, associated_data, Layout::from_plaintext_len(length)?)?;
     let job = Job {
         from,
@@ -53,7 +56,11 @@ pub fn seal_file(
         sealer,
     };
     job.run(threads)?;
-    if from.read_at(&mut [0], length).map_err(|source| SealError::Read { index: 0, source })? != 0 {
+    if from
+        .read_at(&mut [0], length)
+        .map_err(|source| SealError::Read { index: 0, source })?
+        != 0
+    {
         return Err(SealError::Changed { expected: length });
     }
     Ok(SealedFile {
@@ -77,21 +84,32 @@ impl Job<'_> {
     fn run(&self, threads: NonZeroUsize) -> Result<(), SealError> {
         let segments = usize::try_from(self.sealer.layout().segments()).unwrap_or(usize::MAX);
         let outcomes: Vec<_> = std::thread::scope(|scope| {
-            let workers: Vec<_> =
-                (0..threads.get().min(segments)).map(|_| scope.spawn(|| self.work())).collect();
-            workers.into_iter().map(|worker| worker.join().unwrap_or(Err(SealError::GivenUp))).collect()
+            let workers: Vec<_> = (0..threads.get().min(segments))
+                .map(|_| scope.spawn(|| self.work()))
+                .collect();
+            workers
+                .into_iter()
+                .map(|worker| worker.join().unwrap_or(Err(SealError::GivenUp)))
+                .collect()
         });
         // The thread that met the error says which; the others only that they were turned away.
-        outcomes.into_iter().fold(Ok(()), |first, outcome| match (&first, &outcome) {
-            (Ok(()), _) | (Err(SealError::GivenUp), Err(_)) => outcome,
-            _ => first,
-        })
+        let failures = outcomes.into_iter().filter_map(Result::err);
+        let cause = failures.reduce(|first, other| {
+            if matches!(first, SealError::GivenUp) {
+                other
+            } else {
+                first
+            }
+        });
+        cause.map_or(Ok(()), Err)
     }
 
     fn work(&self) -> Result<(), SealError> {
         // Also when this thread panics: the others must not wait for its segment.
         let stop = StopOnDrop(self);
-        let mut buffer = Zeroizing::new(Vec::with_capacity(HEADER + self.sealer.layout().largest_plaintext() + TAG));
+        let mut buffer = Zeroizing::new(Vec::with_capacity(
+            HEADER + self.sealer.layout().largest_plaintext() + TAG,
+        ));
         while let Some(segment) = self.sealer.layout().segment(self.next.fetch_add(1, Ordering::Relaxed)) {
             self.seal(&segment, &mut buffer)?;
         }
@@ -108,14 +126,22 @@ impl Job<'_> {
         let body_at = buffer.len();
         buffer.resize(body_at + segment.plaintext_len(), 0);
         let (_, body) = buffer.split_at_mut(body_at);
-        self.from.read_exact_at(body, segment.plaintext.start).map_err(|source| match source.kind() {
-            io::ErrorKind::UnexpectedEof => SealError::Changed { expected: self.sealer.layout().plaintext_len() },
-            _ => SealError::Read { index, source },
-        })?;
-        self.plaintext.pass(index, |hash| hash.update(body)).ok_or(SealError::GivenUp)?;
+        self.from
+            .read_exact_at(body, segment.plaintext.start)
+            .map_err(|source| match source.kind() {
+                io::ErrorKind::UnexpectedEof => SealError::Changed {
+                    expected: self.sealer.layout().plaintext_len(),
+                },
+                _ => SealError::Read { index, source },
+            })?;
+        self.plaintext
+            .pass(index, |hash| hash.update(body))
+            .ok_or(SealError::GivenUp)?;
         let tag = self.sealer.seal_in_place(index, body)?;
         buffer.extend_from_slice(&tag);
-        self.ciphertext.pass(index, |hash| hash.update(buffer)).ok_or(SealError::GivenUp)?;
+        self.ciphertext
+            .pass(index, |hash| hash.update(buffer))
+            .ok_or(SealError::GivenUp)?;
         self.out
             .write_all_at(buffer, segment.ciphertext.start)
             .map_err(|source| SealError::Write { index, source })
@@ -134,6 +160,9 @@ impl Drop for StopOnDrop<'_, '_> {
 
 fn finish(hash: Turnstile<Context>) -> [u8; 32] {
     let mut digest = [0; 32];
-    digest.iter_mut().zip(hash.into_inner().finish().as_ref()).for_each(|(to, from)| *to = *from);
+    digest
+        .iter_mut()
+        .zip(hash.into_inner().finish().as_ref())
+        .for_each(|(to, from)| *to = *from);
     digest
 }

@@ -19,7 +19,10 @@ impl Header {
         if *length != LENGTH {
             return Err(HeaderError { found: *length });
         }
-        let mut header = Self { salt: [0; SALT], prefix: [0; PREFIX] };
+        let mut header = Self {
+            salt: [0; SALT],
+            prefix: [0; PREFIX],
+        };
         let (salt, prefix) = rest.split_at(SALT);
         header.salt.copy_from_slice(salt);
         header.prefix.copy_from_slice(prefix);
@@ -38,7 +41,10 @@ impl Header {
 
     /// Draws salt and prefix for a new sealing.
     pub(super) fn random() -> Result<Self, RandomError> {
-        let mut header = Self { salt: [0; SALT], prefix: [0; PREFIX] };
+        let mut header = Self {
+            salt: [0; SALT],
+            prefix: [0; PREFIX],
+        };
         fill_random(&mut header.salt)?;
         fill_random(&mut header.prefix)?;
         Ok(header)

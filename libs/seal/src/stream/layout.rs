@@ -64,7 +64,11 @@ impl Layout {
             .ok()
             .and_then(|more| more.checked_add(1))
             .ok_or(LayoutError::TooLong { length: plaintext_len })?;
-        Ok(Self { size, plaintext_len, segments })
+        Ok(Self {
+            size,
+            plaintext_len,
+            segments,
+        })
     }
 
     /// [`Layout::from_ciphertext_len`] with another segment size.
@@ -110,12 +114,25 @@ impl Layout {
         }
         let last = index == self.segments - 1;
         let start = u64::from(index) * self.size.bytes();
-        let end = if last { self.ciphertext_len() } else { start + self.size.bytes() };
+        let end = if last {
+            self.ciphertext_len()
+        } else {
+            start + self.size.bytes()
+        };
         // What lies in front of this segment that is not plaintext: a tag for each segment, and the header.
         let tags = TAG_LEN * u64::from(index);
-        let (plain_start, skip) = if index == 0 { (0, HEADER_LEN) } else { (start - HEADER_LEN - tags, 0) };
+        let (plain_start, skip) = if index == 0 {
+            (0, HEADER_LEN)
+        } else {
+            (start - HEADER_LEN - tags, 0)
+        };
         let plain_len = end - start - skip - TAG_LEN;
-        Some(Segment { index, last, ciphertext: start..end, plaintext: plain_start..plain_start + plain_len })
+        Some(Segment {
+            index,
+            last,
+            ciphertext: start..end,
+            plaintext: plain_start..plain_start + plain_len,
+        })
     }
 
     /// All segments in order.
@@ -196,7 +213,16 @@ mod tests {
     fn segments_tile_both_files() {
         for size in [SegmentSize::KIB4, SegmentSize::MIB1] {
             let (first, rest) = (size.bytes() - 56, size.bytes() - 16);
-            for len in [0, 1, first - 1, first, first + 1, first + rest, first + rest + 1, first + 3 * rest + 777] {
+            for len in [
+                0,
+                1,
+                first - 1,
+                first,
+                first + 1,
+                first + rest,
+                first + rest + 1,
+                first + 3 * rest + 777,
+            ] {
                 let layout = Layout::of_plaintext(size, len).unwrap();
                 assert_eq!(Layout::of_ciphertext(size, layout.ciphertext_len()), Ok(layout));
                 let (mut plain, mut cipher) = (0, 0);
@@ -236,10 +262,16 @@ mod tests {
         let layout = Layout::of_plaintext(size, most).unwrap();
         assert_eq!(layout.segments(), u32::MAX);
         assert_eq!(Layout::of_ciphertext(size, layout.ciphertext_len()), Ok(layout));
-        assert_eq!(Layout::of_plaintext(size, most + 1), Err(LayoutError::TooLong { length: most + 1 }));
+        assert_eq!(
+            Layout::of_plaintext(size, most + 1),
+            Err(LayoutError::TooLong { length: most + 1 })
+        );
         for length in [layout.ciphertext_len() + 17, 1 << 63, u64::MAX] {
             let error = Layout::of_ciphertext(size, length).unwrap_err();
-            assert!(matches!(error, LayoutError::TooLong { .. } | LayoutError::Ragged { .. }), "{length}: {error}");
+            assert!(
+                matches!(error, LayoutError::TooLong { .. } | LayoutError::Ragged { .. }),
+                "{length}: {error}"
+            );
         }
         for length in [1 << 63, u64::MAX] {
             assert_eq!(Layout::from_plaintext_len(length), Err(LayoutError::TooLong { length }));

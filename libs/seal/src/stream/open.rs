@@ -24,14 +24,13 @@ impl Opener {
     ///
     /// # Errors
     /// [`OpenError::Key`] when the cryptographic library refuses the key, which no input brings about.
-    pub fn new(
-        main_key: &DataKey,
-        header: &Header,
-        associated_data: &[u8],
-        layout: Layout,
-    ) -> Result<Self, OpenError> {
+    pub fn new(main_key: &DataKey, header: &Header, associated_data: &[u8], layout: Layout) -> Result<Self, OpenError> {
         let key = StreamKey::derive(main_key, header, associated_data).ok_or(OpenError::Key)?;
-        Ok(Self { key, layout, claims: Claims::new(layout.segments()) })
+        Ok(Self {
+            key,
+            layout,
+            claims: Claims::new(layout.segments()),
+        })
     }
 
     /// The layout it was made with.
@@ -55,12 +54,19 @@ impl Opener {
     /// [`OpenError::Incomplete`] if a segment is missing or failed.
     pub fn finish(&self) -> Result<(), OpenError> {
         let (opened, segments) = (self.claims.done(), self.layout.segments());
-        if opened == segments { Ok(()) } else { Err(OpenError::Incomplete { opened, segments }) }
+        if opened == segments {
+            Ok(())
+        } else {
+            Err(OpenError::Incomplete { opened, segments })
+        }
     }
 
     fn try_open(&self, index: u32, body: &mut [u8], tag: &[u8; TAG]) -> Result<(), OpenError> {
         let segments = self.layout.segments();
-        let segment = self.layout.segment(index).ok_or(OpenError::NoSuchSegment { index, segments })?;
+        let segment = self
+            .layout
+            .segment(index)
+            .ok_or(OpenError::NoSuchSegment { index, segments })?;
         let (expected, found) = (segment.plaintext_len(), body.len());
         if found != expected {
             return Err(OpenError::Length { index, expected, found });
@@ -93,21 +99,28 @@ pub fn open_reader(
 ) -> Result<(), OpenError> {
     let layout = Layout::of_ciphertext(size, ciphertext_len)?;
     let mut header = [0; HEADER];
-    from.read_exact(&mut header).map_err(|source| OpenError::Read { index: 0, source })?;
+    from.read_exact(&mut header)
+        .map_err(|source| OpenError::Read { index: 0, source })?;
     let opener = Opener::new(main_key, &Header::parse(&header)?, associated_data, layout)?;
     let mut buffer = Zeroizing::new(Vec::with_capacity(layout.largest_plaintext()));
     for segment in layout.iter() {
         let index = segment.index;
         let mut tag = [0; TAG];
         buffer.resize(segment.plaintext_len(), 0);
-        from.read_exact(&mut buffer).map_err(|source| OpenError::Read { index, source })?;
-        from.read_exact(&mut tag).map_err(|source| OpenError::Read { index, source })?;
+        from.read_exact(&mut buffer)
+            .map_err(|source| OpenError::Read { index, source })?;
+        from.read_exact(&mut tag)
+            .map_err(|source| OpenError::Read { index, source })?;
         opener.open_in_place(index, &mut buffer, &tag)?;
-        out.write_all(&buffer).map_err(|source| OpenError::Write { index, source })?;
+        out.write_all(&buffer)
+            .map_err(|source| OpenError::Write { index, source })?;
     }
     match from.read_exact(&mut [0]) {
         Err(end) if end.kind() == io::ErrorKind::UnexpectedEof => opener.finish(),
-        Err(source) => Err(OpenError::Read { index: layout.segments(), source }),
+        Err(source) => Err(OpenError::Read {
+            index: layout.segments(),
+            source,
+        }),
         Ok(()) => Err(OpenError::Trailing),
     }
 }

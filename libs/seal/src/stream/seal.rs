@@ -36,7 +36,12 @@ impl Sealer {
         header: Header,
     ) -> Result<Self, SealError> {
         let key = StreamKey::derive(main_key, &header, associated_data).ok_or(SealError::Key)?;
-        Ok(Self { key, header, layout, claims: Claims::new(layout.segments()) })
+        Ok(Self {
+            key,
+            header,
+            layout,
+            claims: Claims::new(layout.segments()),
+        })
     }
 
     /// What stands in front of segment 0.
@@ -56,7 +61,10 @@ impl Sealer {
     /// is untouched then.
     pub fn seal_in_place(&self, index: u32, body: &mut [u8]) -> Result<[u8; TAG], SealError> {
         let segments = self.layout.segments();
-        let segment = self.layout.segment(index).ok_or(SealError::NoSuchSegment { index, segments })?;
+        let segment = self
+            .layout
+            .segment(index)
+            .ok_or(SealError::NoSuchSegment { index, segments })?;
         let (expected, found) = (segment.plaintext_len(), body.len());
         if found != expected {
             return Err(SealError::Length { index, expected, found });
@@ -103,9 +111,18 @@ impl<W: Write> SealWriter<W> {
         mut out: W,
     ) -> Result<Self, SealError> {
         let key = StreamKey::derive(main_key, &header, associated_data).ok_or(SealError::Key)?;
-        out.write_all(&header.to_bytes()).map_err(|source| SealError::Write { index: 0, source })?;
+        out.write_all(&header.to_bytes())
+            .map_err(|source| SealError::Write { index: 0, source })?;
         let buffer = Zeroizing::new(Vec::with_capacity(size.rest_plaintext()));
-        Ok(Self { key, size, out, buffer, index: 0, plaintext_len: 0, failed: false })
+        Ok(Self {
+            key,
+            size,
+            out,
+            buffer,
+            index: 0,
+            plaintext_len: 0,
+            failed: false,
+        })
     }
 
     /// Seals what is left as the last segment and gives the writer back, with the layout of what it now holds.
@@ -115,7 +132,9 @@ impl<W: Write> SealWriter<W> {
     pub fn finish(mut self) -> Result<(W, Layout), SealError> {
         let layout = Layout::of_plaintext(self.size, self.plaintext_len)?;
         let index = self.index;
-        self.put(true).and_then(|()| self.out.flush()).map_err(|source| SealError::Write { index, source })?;
+        self.put(true)
+            .and_then(|()| self.out.flush())
+            .map_err(|source| SealError::Write { index, source })?;
         Ok((self.out, layout))
     }
 
@@ -125,7 +144,10 @@ impl<W: Write> SealWriter<W> {
             return Err(io::Error::other("an earlier write failed"));
         }
         self.failed = true;
-        let tag = self.key.seal(self.index, last, &mut self.buffer).ok_or(io::ErrorKind::InvalidInput)?;
+        let tag = self
+            .key
+            .seal(self.index, last, &mut self.buffer)
+            .ok_or(io::ErrorKind::InvalidInput)?;
         self.out.write_all(&self.buffer)?;
         self.out.write_all(&tag)?;
         self.buffer.zeroize();
@@ -134,7 +156,11 @@ impl<W: Write> SealWriter<W> {
     }
 
     fn room(&self) -> usize {
-        let full = if self.index == 0 { self.size.first_plaintext() } else { self.size.rest_plaintext() };
+        let full = if self.index == 0 {
+            self.size.first_plaintext()
+        } else {
+            self.size.rest_plaintext()
+        };
         full - self.buffer.len()
     }
 }
@@ -143,7 +169,11 @@ impl<W: Write> Write for SealWriter<W> {
     fn write(&mut self, plaintext: &[u8]) -> io::Result<usize> {
         // A full buffer is sealed only when more follows: the last segment may be full, but never empty.
         if self.room() == 0 && !plaintext.is_empty() {
-            let next = self.index.checked_add(1).filter(|next| *next < u32::MAX).ok_or(io::ErrorKind::FileTooLarge)?;
+            let next = self
+                .index
+                .checked_add(1)
+                .filter(|next| *next < u32::MAX)
+                .ok_or(io::ErrorKind::FileTooLarge)?;
             self.put(false)?;
             self.index = next;
         }

@@ -28,7 +28,9 @@ fn pattern(len: usize) -> Vec<u8> {
 fn seal(size: SegmentSize, ad: &[u8], plaintext: &[u8]) -> Vec<u8> {
     let header = Header::parse(&HEADER_BYTES).unwrap();
     let mut writer = SealWriter::with_header(&main_key(), ad, size, header, Vec::new()).unwrap();
-    plaintext.chunks(1021).for_each(|piece| writer.write_all(piece).unwrap());
+    plaintext
+        .chunks(1021)
+        .for_each(|piece| writer.write_all(piece).unwrap());
     let (out, layout) = writer.finish().unwrap();
     assert_eq!(layout, Layout::of_plaintext(size, plaintext.len() as u64).unwrap());
     assert_eq!(layout.ciphertext_len(), out.len() as u64);
@@ -71,14 +73,27 @@ fn range(range: &std::ops::Range<u64>) -> std::ops::Range<usize> {
 
 fn parts(layout: &Layout, sealed: &[u8], index: u32) -> (Vec<u8>, [u8; TAG]) {
     let segment = layout.segment(index).unwrap();
-    (sealed[range(&segment.body())].to_vec(), sealed[range(&segment.tag())].try_into().unwrap())
+    (
+        sealed[range(&segment.body())].to_vec(),
+        sealed[range(&segment.tag())].try_into().unwrap(),
+    )
 }
 
 const BOTH: [SegmentSize; 2] = [SegmentSize::KIB4, SegmentSize::MIB1];
 
 fn boundaries(size: SegmentSize) -> [usize; 9] {
     let (first, rest) = (size.first_plaintext(), size.rest_plaintext());
-    [0, 1, first - 1, first, first + 1, first + rest - 1, first + rest, first + rest + 1, first + 3 * rest + 777]
+    [
+        0,
+        1,
+        first - 1,
+        first,
+        first + 1,
+        first + rest - 1,
+        first + rest,
+        first + rest + 1,
+        first + 3 * rest + 777,
+    ]
 }
 
 #[test]
@@ -92,17 +107,26 @@ fn known_answers_of_tink() {
     );
     let small = seal(SegmentSize::KIB4, AD, &pattern(10_000));
     assert_eq!(small.len(), 10_088);
-    assert_eq!(sha256(&small), "ed3966ab9dcdffc7715a75e0eda5b3ff160fb6caf560d6169027e98881dd913f");
+    assert_eq!(
+        sha256(&small),
+        "ed3966ab9dcdffc7715a75e0eda5b3ff160fb6caf560d6169027e98881dd913f"
+    );
     let large = seal(SegmentSize::MIB1, AD, &pattern(3_000_000));
     assert_eq!(large.len(), 3_000_088);
-    assert_eq!(sha256(&large), "1194b183c40ba69336beda3c5a0a0aed2aacb5d8f8ed1bb5e94fe8d587d95dd7");
+    assert_eq!(
+        sha256(&large),
+        "1194b183c40ba69336beda3c5a0a0aed2aacb5d8f8ed1bb5e94fe8d587d95dd7"
+    );
 }
 
 #[test]
 fn known_answer_of_a_place() {
     let ad = associated_data("models/demo", "model.safetensors", 7).unwrap();
     let sealed = seal(SegmentSize::MIB1, &ad, b"hello cella");
-    assert_eq!(hex::encode(&sealed[HEADER..]), "f20892ea1de7e10fe40282cff3c3b09b2b5a05f8d1dde7bea7c747");
+    assert_eq!(
+        hex::encode(&sealed[HEADER..]),
+        "f20892ea1de7e10fe40282cff3c3b09b2b5a05f8d1dde7bea7c747"
+    );
     assert_eq!(sealed.len(), 67);
 }
 
@@ -179,7 +203,14 @@ fn cut_at_every_byte_does_not_open() {
         };
         assert!(expected, "{len}: {error}");
         // The true length, with the bytes missing: the reader notices.
-        let read = open_reader(&main_key(), AD, size, sealed.len() as u64, &sealed[..len], std::io::sink());
+        let read = open_reader(
+            &main_key(),
+            AD,
+            size,
+            sealed.len() as u64,
+            &sealed[..len],
+            std::io::sink(),
+        );
         assert!(matches!(read, Err(OpenError::Read { .. })), "{len}");
     }
 }
@@ -192,9 +223,13 @@ fn extended_files_do_not_open() {
         for more in [1, 16, 17, 4096, 5000] {
             let longer = [sealed.clone(), vec![0; more]].concat();
             let error = open(size, AD, &longer).unwrap_err();
-            let refused = matches!(error, OpenError::NotAuthentic { .. } | OpenError::Layout(LayoutError::Ragged { .. }));
+            let refused = matches!(
+                error,
+                OpenError::NotAuthentic { .. } | OpenError::Layout(LayoutError::Ragged { .. })
+            );
             assert!(refused, "{len}+{more}: {error}");
-            let error = open_reader(&main_key(), AD, size, sealed.len() as u64, &longer[..], std::io::sink()).unwrap_err();
+            let error =
+                open_reader(&main_key(), AD, size, sealed.len() as u64, &longer[..], std::io::sink()).unwrap_err();
             assert!(matches!(error, OpenError::Trailing), "{len}+{more}: {error}");
         }
     }
@@ -208,7 +243,9 @@ fn a_segment_opens_nowhere_else() {
     // Swapped within the file.
     for (from, to) in [(1, 2), (2, 1), (1, 3), (3, 1)] {
         let (mut body, tag) = parts(&layout, &sealed, from);
-        let error = opener(size, AD, &sealed).open_in_place(to, &mut body, &tag).unwrap_err();
+        let error = opener(size, AD, &sealed)
+            .open_in_place(to, &mut body, &tag)
+            .unwrap_err();
         assert!(matches!(error, OpenError::NotAuthentic { index } if index == to));
         assert!(body.iter().all(|byte| *byte == 0));
     }
@@ -221,7 +258,10 @@ fn a_segment_opens_nowhere_else() {
         open_with(&DataKey::random().unwrap(), size, AD, &sealed),
         Err(OpenError::NotAuthentic { index: 0 })
     ));
-    assert!(matches!(open(size, b"model-weights/v2", &sealed), Err(OpenError::NotAuthentic { index: 0 })));
+    assert!(matches!(
+        open(size, b"model-weights/v2", &sealed),
+        Err(OpenError::NotAuthentic { index: 0 })
+    ));
 }
 
 #[test]
@@ -229,20 +269,33 @@ fn the_last_flag_counts() {
     let size = SegmentSize::KIB4;
     let sealed = seal(size, AD, &pattern(4040 + 4080));
     // Cut at a segment's end: the first segment is not the last.
-    assert!(matches!(open(size, AD, &sealed[..4096]), Err(OpenError::NotAuthentic { index: 0 })));
+    assert!(matches!(
+        open(size, AD, &sealed[..4096]),
+        Err(OpenError::NotAuthentic { index: 0 })
+    ));
     // The last segment, taken for one of the middle.
     let longer = Layout::of_plaintext(size, 4040 + 2 * 4080).unwrap();
     let opener = Opener::new(&main_key(), &Header::parse(&HEADER_BYTES).unwrap(), AD, longer).unwrap();
     let (mut body, tag) = parts(&longer, &sealed, 1);
-    assert!(matches!(opener.open_in_place(1, &mut body, &tag), Err(OpenError::NotAuthentic { index: 1 })));
+    assert!(matches!(
+        opener.open_in_place(1, &mut body, &tag),
+        Err(OpenError::NotAuthentic { index: 1 })
+    ));
 }
 
 #[test]
 fn place_and_version_are_bound() {
     let ad = |name, path, version| associated_data(name, path, version).unwrap();
     let sealed = seal(SegmentSize::MIB1, &ad("models/demo", "a.gguf", 7), b"weights");
-    for wrong in [ad("models/demo", "a.gguf", 6), ad("models/demo", "b.gguf", 7), ad("models/demi", "a.gguf", 7)] {
-        assert!(matches!(open(SegmentSize::MIB1, &wrong, &sealed), Err(OpenError::NotAuthentic { index: 0 })));
+    for wrong in [
+        ad("models/demo", "a.gguf", 6),
+        ad("models/demo", "b.gguf", 7),
+        ad("models/demi", "a.gguf", 7),
+    ] {
+        assert!(matches!(
+            open(SegmentSize::MIB1, &wrong, &sealed),
+            Err(OpenError::NotAuthentic { index: 0 })
+        ));
     }
 }
 
@@ -254,15 +307,28 @@ fn an_opener_wants_every_segment_once() {
     let layout = *opener.layout();
     let (mut body, tag) = parts(&layout, &sealed, 1);
     opener.open_in_place(1, &mut body, &tag).unwrap();
-    assert!(matches!(opener.finish(), Err(OpenError::Incomplete { opened: 1, segments: 2 })));
+    assert!(matches!(
+        opener.finish(),
+        Err(OpenError::Incomplete { opened: 1, segments: 2 })
+    ));
     let (mut again, tag) = parts(&layout, &sealed, 1);
-    assert!(matches!(opener.open_in_place(1, &mut again, &tag), Err(OpenError::Repeated { index: 1 })));
+    assert!(matches!(
+        opener.open_in_place(1, &mut again, &tag),
+        Err(OpenError::Repeated { index: 1 })
+    ));
     assert!(matches!(
         opener.open_in_place(2, &mut again, &tag),
         Err(OpenError::NoSuchSegment { index: 2, segments: 2 })
     ));
     let error = opener.open_in_place(0, &mut [1; 10], &tag).unwrap_err();
-    assert!(matches!(error, OpenError::Length { index: 0, expected: 4040, found: 10 }));
+    assert!(matches!(
+        error,
+        OpenError::Length {
+            index: 0,
+            expected: 4040,
+            found: 10
+        }
+    ));
     let (mut body, tag) = parts(&layout, &sealed, 0);
     opener.open_in_place(0, &mut body, &tag).unwrap();
     opener.finish().unwrap();
@@ -275,10 +341,19 @@ fn a_failed_segment_keeps_the_file_incomplete() {
     let (mut body, tag) = parts(opener.layout(), &sealed, 0);
     let mut bad = body.clone();
     bad[0] ^= 1;
-    assert!(matches!(opener.open_in_place(0, &mut bad, &tag), Err(OpenError::NotAuthentic { index: 0 })));
+    assert!(matches!(
+        opener.open_in_place(0, &mut bad, &tag),
+        Err(OpenError::NotAuthentic { index: 0 })
+    ));
     assert_eq!(bad, [0; 7]);
-    assert!(matches!(opener.open_in_place(0, &mut body, &tag), Err(OpenError::Repeated { index: 0 })));
-    assert!(matches!(opener.finish(), Err(OpenError::Incomplete { opened: 0, segments: 1 })));
+    assert!(matches!(
+        opener.open_in_place(0, &mut body, &tag),
+        Err(OpenError::Repeated { index: 0 })
+    ));
+    assert!(matches!(
+        opener.finish(),
+        Err(OpenError::Incomplete { opened: 0, segments: 1 })
+    ));
 }
 
 #[test]
@@ -286,10 +361,17 @@ fn a_sealer_seals_each_segment_once() {
     let sealer = Sealer::new(&main_key(), AD, Layout::from_plaintext_len(3).unwrap()).unwrap();
     assert!(matches!(
         sealer.seal_in_place(0, &mut [0; 4]),
-        Err(SealError::Length { index: 0, expected: 3, found: 4 })
+        Err(SealError::Length {
+            index: 0,
+            expected: 3,
+            found: 4
+        })
     ));
     sealer.seal_in_place(0, &mut [0; 3]).unwrap();
-    assert!(matches!(sealer.seal_in_place(0, &mut [1; 3]), Err(SealError::Repeated { index: 0 })));
+    assert!(matches!(
+        sealer.seal_in_place(0, &mut [1; 3]),
+        Err(SealError::Repeated { index: 0 })
+    ));
     assert!(matches!(
         sealer.seal_in_place(1, &mut [1; 3]),
         Err(SealError::NoSuchSegment { index: 1, segments: 1 })
@@ -306,12 +388,21 @@ fn sealing_twice_gives_other_salts_and_prefixes() {
     let (a, b) = (seal(), seal());
     assert_ne!(a[1..33], b[1..33]);
     assert_ne!(a[33..40], b[33..40]);
-    assert_eq!(open(SegmentSize::MIB1, AD, &a).unwrap(), open(SegmentSize::MIB1, AD, &b).unwrap());
+    assert_eq!(
+        open(SegmentSize::MIB1, AD, &a).unwrap(),
+        open(SegmentSize::MIB1, AD, &b).unwrap()
+    );
 }
 
 #[test]
 fn files_seal_in_parallel_with_both_digests() {
-    for len in [0, 1, FIRST_PLAINTEXT, FIRST_PLAINTEXT + 1, FIRST_PLAINTEXT + 5 * REST_PLAINTEXT + 99] {
+    for len in [
+        0,
+        1,
+        FIRST_PLAINTEXT,
+        FIRST_PLAINTEXT + 1,
+        FIRST_PLAINTEXT + 5 * REST_PLAINTEXT + 99,
+    ] {
         let plaintext = pattern(len);
         let (mut from, mut out) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
         from.write_all(&plaintext).unwrap();

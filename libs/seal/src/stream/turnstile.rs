@@ -15,7 +15,14 @@ struct State<T> {
 
 impl<T> Turnstile<T> {
     pub(super) fn new(inner: T) -> Self {
-        Self { state: Mutex::new(State { next: 0, stopped: false, inner }), turned: Condvar::new() }
+        Self {
+            state: Mutex::new(State {
+                next: 0,
+                stopped: false,
+                inner,
+            }),
+            turned: Condvar::new(),
+        }
     }
 
     /// Waits until all before `index` have passed, then runs `pass`. `None` when the stage was stopped.

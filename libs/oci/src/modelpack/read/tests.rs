@@ -16,11 +16,22 @@ fn layer(path: &str, kind: Kind, sealed: bool) -> NewLayer {
 
 fn write(layers: Vec<NewLayer>) -> (Vec<u8>, Manifest) {
     let (descriptor, parameters) = (ModelDescriptor::default(), ModelParameters::default());
-    write_model(NewModel { name: "models/demo".to_owned(), version: 7, descriptor, parameters, layers }).unwrap()
+    write_model(NewModel {
+        name: "models/demo".to_owned(),
+        version: 7,
+        descriptor,
+        parameters,
+        layers,
+    })
+    .unwrap()
 }
 
 fn demo() -> Manifest {
-    write(vec![layer("a.gguf", Kind::Weight, true), layer("tokenizer.json", Kind::WeightConfig, false)]).1
+    write(vec![
+        layer("a.gguf", Kind::Weight, true),
+        layer("tokenizer.json", Kind::WeightConfig, false),
+    ])
+    .1
 }
 
 fn rules() -> Rules {
@@ -35,18 +46,27 @@ fn check(change: impl FnOnce(&mut Manifest)) -> Result<SealedModel, ModelError> 
 
 #[test]
 fn what_is_written_is_read() {
-    let layers = vec![layer("a.gguf", Kind::Weight, true), layer("tokenizer.json", Kind::WeightConfig, false)];
+    let layers = vec![
+        layer("a.gguf", Kind::Weight, true),
+        layer("tokenizer.json", Kind::WeightConfig, false),
+    ];
     let (config, manifest) = write(layers);
     let manifest = Manifest::parse(&manifest.to_json().unwrap()).unwrap();
     let model = sealed_model(&manifest, &rules()).unwrap();
     assert_eq!(model.config.digest, Digest::of(&config));
-    assert_eq!((model.sealed[0].path.as_str(), model.plain[0].path.as_str()), ("a.gguf", "tokenizer.json"));
+    assert_eq!(
+        (model.sealed[0].path.as_str(), model.plain[0].path.as_str()),
+        ("a.gguf", "tokenizer.json")
+    );
     assert_eq!((model.sealed[0].index, model.plain[0].index), (0, 1));
     assert_eq!(model.sealed[0].descriptor.annotations["key"], "packet");
     let mut config = ModelConfig::parse(&config).unwrap();
     assert_eq!(model.diff_ids(&config).unwrap(), [Digest::of(b"plain"); 2]);
     config.modelfs.diff_ids.pop();
-    assert!(matches!(model.diff_ids(&config), Err(ModelError::LayerCount { listed: 2, named: 1 })));
+    assert!(matches!(
+        model.diff_ids(&config),
+        Err(ModelError::LayerCount { listed: 2, named: 1 })
+    ));
 }
 
 #[test]
@@ -57,7 +77,10 @@ fn another_kind_of_artifact_is_refused() {
     };
     assert_eq!(field(check(|m| m.media_type = None)), "mediaType");
     assert_eq!(field(check(|m| m.artifact_type = None)), "artifactType");
-    assert_eq!(field(check(|m| m.config.media_type = "application/x".to_owned())), "config.mediaType");
+    assert_eq!(
+        field(check(|m| m.config.media_type = "application/x".to_owned())),
+        "config.mediaType"
+    );
 }
 
 #[test]
@@ -66,7 +89,10 @@ fn name_and_version_are_the_policys() {
         check(move |m| drop(m.annotations.insert(key.to_owned(), value.to_owned()))).unwrap_err()
     };
     assert!(matches!(set(NAME_ANNOTATION, "models/other"), ModelError::Name { .. }));
-    assert!(matches!(set(VERSION_ANNOTATION, "6"), ModelError::Version { wanted: 7, .. }));
+    assert!(matches!(
+        set(VERSION_ANNOTATION, "6"),
+        ModelError::Version { wanted: 7, .. }
+    ));
     assert!(matches!(set(VERSION_ANNOTATION, "07"), ModelError::Version { .. }));
     assert!(matches!(check(|m| m.annotations.clear()), Err(ModelError::Name { .. })));
 }
@@ -85,25 +111,50 @@ fn layers_that_break_a_rule_are_refused() {
         assert!(matches!(error, ModelError::LayerNotAllowed { index: 0, .. }));
         assert_eq!(prefix(error).as_deref(), Some("layer 0"));
     }
-    assert!(matches!(typed("application/vnd.cncf.model.weight.v1.raw"), ModelError::NotSealed { .. }));
+    assert!(matches!(
+        typed("application/vnd.cncf.model.weight.v1.raw"),
+        ModelError::NotSealed { .. }
+    ));
     let path = |path: &'static str| {
-        check(move |m| drop(m.layers[0].annotations.insert(FILEPATH_ANNOTATION.to_owned(), path.to_owned()))).unwrap_err()
+        check(move |m| {
+            drop(
+                m.layers[0]
+                    .annotations
+                    .insert(FILEPATH_ANNOTATION.to_owned(), path.to_owned()),
+            )
+        })
+        .unwrap_err()
     };
     assert!(matches!(path("pytorch_model.bin"), ModelError::WeightFormat { .. }));
     assert!(matches!(path("../a.gguf"), ModelError::Path { .. }));
     assert!(matches!(path("/a.gguf"), ModelError::Path { .. }));
     assert!(matches!(path("tokenizer.json/a.gguf"), ModelError::NestedPath { .. }));
-    assert!(matches!(check(|m| m.layers[0].annotations.clear()), Err(ModelError::NoPath { index: 0 })));
-    assert!(matches!(check(|m| m.layers.push(m.layers[1].clone())), Err(ModelError::DuplicatePath { .. })));
+    assert!(matches!(
+        check(|m| m.layers[0].annotations.clear()),
+        Err(ModelError::NoPath { index: 0 })
+    ));
+    assert!(matches!(
+        check(|m| m.layers.push(m.layers[1].clone())),
+        Err(ModelError::DuplicatePath { .. })
+    ));
 }
 
 #[test]
 fn rules_can_allow_more() {
-    let (_, manifest) = write(vec![layer("pytorch_model.bin", Kind::Weight, true), layer("run.py", Kind::Code, true)]);
+    let (_, manifest) = write(vec![
+        layer("pytorch_model.bin", Kind::Weight, true),
+        layer("run.py", Kind::Code, true),
+    ]);
     let mut rules = rules();
-    assert!(matches!(sealed_model(&manifest, &rules), Err(ModelError::WeightFormat { .. })));
+    assert!(matches!(
+        sealed_model(&manifest, &rules),
+        Err(ModelError::WeightFormat { .. })
+    ));
     rules.any_weight_format = true;
-    assert!(matches!(sealed_model(&manifest, &rules), Err(ModelError::LayerNotAllowed { index: 1, .. })));
+    assert!(matches!(
+        sealed_model(&manifest, &rules),
+        Err(ModelError::LayerNotAllowed { index: 1, .. })
+    ));
     rules.kinds.push(Kind::Code);
     assert_eq!(sealed_model(&manifest, &rules).unwrap().sealed.len(), 2);
 }
@@ -111,11 +162,26 @@ fn rules_can_allow_more() {
 #[test]
 fn numbers_and_sizes_are_bounded() {
     assert!(matches!(check(|m| m.layers.clear()), Err(ModelError::Empty)));
-    assert!(matches!(check(|m| m.layers[0].size = 901), Err(ModelError::TooLarge { found: 1001, limit: 1000 })));
+    assert!(matches!(
+        check(|m| m.layers[0].size = 901),
+        Err(ModelError::TooLarge {
+            found: 1001,
+            limit: 1000
+        })
+    ));
     assert!(matches!(
         check(|m| m.layers.iter_mut().for_each(|layer| layer.size = 1 << 63)),
-        Err(ModelError::TooLarge { found: u64::MAX, limit: 1000 })
+        Err(ModelError::TooLarge {
+            found: u64::MAX,
+            limit: 1000
+        })
     ));
     let many = vec![demo().layers[0].clone(); MAX_LAYERS + 1];
-    assert!(matches!(check(|m| m.layers = many), Err(ModelError::TooManyLayers { found: 4097, limit: 4096 })));
+    assert!(matches!(
+        check(|m| m.layers = many),
+        Err(ModelError::TooManyLayers {
+            found: 4097,
+            limit: 4096
+        })
+    ));
 }

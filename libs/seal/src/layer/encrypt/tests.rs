@@ -61,8 +61,14 @@ fn every_flipped_bit_and_every_cut_is_noticed() {
     for at in 0..ciphertext.len() {
         let mut flipped = ciphertext.clone();
         flipped[at] ^= 1 << (at % 8);
-        assert!(matches!(decrypt(&keys, &flipped).1, Err(LayerError::NotAuthentic)), "{at}");
-        assert!(matches!(decrypt(&keys, &ciphertext[..at]).1, Err(LayerError::NotAuthentic)), "{at}");
+        assert!(
+            matches!(decrypt(&keys, &flipped).1, Err(LayerError::NotAuthentic)),
+            "{at}"
+        );
+        assert!(
+            matches!(decrypt(&keys, &ciphertext[..at]).1, Err(LayerError::NotAuthentic)),
+            "{at}"
+        );
     }
     let longer = [ciphertext.as_slice(), &[0]].concat();
     assert!(matches!(decrypt(&keys, &longer).1, Err(LayerError::NotAuthentic)));
@@ -75,7 +81,10 @@ fn wrong_keys_macs_nonces_and_digests_are_told_apart() {
         change(&mut keys);
         decrypt(&keys, &ciphertext).1.unwrap_err()
     };
-    assert!(matches!(outcome(|keys| keys.key = DataKey::random().unwrap()), LayerError::NotAuthentic));
+    assert!(matches!(
+        outcome(|keys| keys.key = DataKey::random().unwrap()),
+        LayerError::NotAuthentic
+    ));
     assert!(matches!(outcome(|keys| keys.hmac[31] ^= 1), LayerError::NotAuthentic));
     // The MAC does not cover the nonce; the digest does.
     assert!(matches!(outcome(|keys| keys.nonce[0] ^= 1), LayerError::Digest));
@@ -107,7 +116,9 @@ fn a_reader_that_stops_early_still_checks_the_rest() {
         let mut five = [0; 5];
         reader.read_exact(&mut five).unwrap();
         assert_eq!(five, PLAINTEXT[..5]);
-        reader.finish().map(|(layer, rest)| (layer.length(), layer.digest(), rest.len()))
+        reader
+            .finish()
+            .map(|(layer, rest)| (layer.length(), layer.digest(), rest.len()))
     };
     assert_eq!(read_five(&ciphertext).unwrap(), (49, keys.digest, 0));
     ciphertext[48] ^= 1;
@@ -123,12 +134,18 @@ fn a_failing_source_is_not_taken_for_the_end() {
         }
     }
     let (_, keys) = encrypt(b"");
-    assert!(matches!(DecryptReader::new(&keys, Broken).finish(), Err(LayerError::Read { .. })));
+    assert!(matches!(
+        DecryptReader::new(&keys, Broken).finish(),
+        Err(LayerError::Read { .. })
+    ));
 }
 
 #[test]
 fn every_layer_has_its_own_key_and_nonce() {
-    let (a, b) = (LayerEncryptor::new().unwrap().finish(), LayerEncryptor::new().unwrap().finish());
+    let (a, b) = (
+        LayerEncryptor::new().unwrap().finish(),
+        LayerEncryptor::new().unwrap().finish(),
+    );
     assert!(!a.private.symkey.same_as(&b.private.symkey));
     assert_ne!(a.private.nonce, b.private.nonce);
 }

@@ -41,7 +41,11 @@ fn known_answer() {
     );
     let private = packet.unwrap(&kek()).unwrap();
     assert_eq!(private.to_json().as_str(), PRIVATE);
-    assert!(private.symkey.same_as(&DataKey::from_slice(&(0..32).collect::<Vec<u8>>()).unwrap()));
+    assert!(
+        private
+            .symkey
+            .same_as(&DataKey::from_slice(&(0..32).collect::<Vec<u8>>()).unwrap())
+    );
 }
 
 #[test]
@@ -50,8 +54,14 @@ fn version_1_and_version_2_are_read() {
     let base64 = packet.to_base64().unwrap();
     assert_eq!(AnnotationPacket::parse(&base64).unwrap(), packet);
     let json = String::from_utf8(STANDARD.decode(base64).unwrap()).unwrap();
-    assert!(json.starts_with(r#"{"kid":"kbs:///demo/image-kek/1","wrapped_data":""#), "{json}");
-    assert!(json.ends_with(r#","iv":"oKGio6Slpqeoqaqr","wrap_type":"A256GCM"}"#), "{json}");
+    assert!(
+        json.starts_with(r#"{"kid":"kbs:///demo/image-kek/1","wrapped_data":""#),
+        "{json}"
+    );
+    assert!(
+        json.ends_with(r#","iv":"oKGio6Slpqeoqaqr","wrap_type":"A256GCM"}"#),
+        "{json}"
+    );
     let second = json.replacen(
         '{',
         r#"{"version":"0.1.0","provider":"kbs","provider_settings":{},"annotations":{"a":{"b":1}},"#,
@@ -69,26 +79,63 @@ fn what_is_not_spoken_is_refused_by_name() {
     assert_eq!(field(changed("A256GCM", "A256CTR")), "wrap_type");
     assert_eq!(field(changed(r#"{"kid""#, r#"{"version":"0.2.0","kid""#)), "version");
     assert_eq!(field(changed(r#"{"kid""#, r#"{"provider":"aliyun","kid""#)), "provider");
-    assert!(matches!(changed(r#"{"kid""#, r#"{"other":1,"kid""#), Err(PacketError::Json { .. })));
-    assert!(matches!(changed(r#"{"kid""#, r#"{"kid":"x","kid""#), Err(PacketError::Json { .. })));
-    assert!(matches!(changed(r#","wrap_type":"A256GCM""#, ""), Err(PacketError::Json { .. })));
+    assert!(matches!(
+        changed(r#"{"kid""#, r#"{"other":1,"kid""#),
+        Err(PacketError::Json { .. })
+    ));
+    assert!(matches!(
+        changed(r#"{"kid""#, r#"{"kid":"x","kid""#),
+        Err(PacketError::Json { .. })
+    ));
+    assert!(matches!(
+        changed(r#","wrap_type":"A256GCM""#, ""),
+        Err(PacketError::Json { .. })
+    ));
     let short = changed("oKGio6Slpqeoqaqr", "oKGio6Slpqeoqao=");
-    assert!(matches!(short, Err(PacketError::Length { field: "iv", found: 11, expected: 12 })));
-    assert!(matches!(changed("oKGio6Slpqeoqaqr", "!"), Err(PacketError::Base64 { what: "iv" })));
+    assert!(matches!(
+        short,
+        Err(PacketError::Length {
+            field: "iv",
+            found: 11,
+            expected: 12
+        })
+    ));
+    assert!(matches!(
+        changed("oKGio6Slpqeoqaqr", "!"),
+        Err(PacketError::Base64 { what: "iv" })
+    ));
     assert!(matches!(AnnotationPacket::parse("{"), Err(PacketError::Base64 { .. })));
     let long = "A".repeat(MAX_PACKET + 4);
-    assert!(matches!(AnnotationPacket::parse(&long), Err(PacketError::TooLong { .. })));
+    assert!(matches!(
+        AnnotationPacket::parse(&long),
+        Err(PacketError::TooLong { .. })
+    ));
 }
 
 #[test]
 fn key_ids_are_checked() {
-    for kid in ["kbs:///a/b/c", "kbs://host:8080/a/b/c", "kbs:///default/key/1", "kbs:///A_1/b-2/c.3"] {
+    for kid in [
+        "kbs:///a/b/c",
+        "kbs://host:8080/a/b/c",
+        "kbs:///default/key/1",
+        "kbs:///A_1/b-2/c.3",
+    ] {
         assert_eq!(changed(KID, kid).unwrap().kid(), kid);
     }
     let long = format!("kbs:///a/b/{}", "c".repeat(512));
     for kid in [
-        "", "a/b/c", "kbs:///a/b", "kbs:///a/b/c/d", "kbs:///a//c", "kbs:///a/b/", "kbs+x:///a/b/c", "http://h/a/b/c",
-        "kbs:///a/b/c?d", "kbs:///a/b/c d", "kbs://u@h/a/b/c", &long,
+        "",
+        "a/b/c",
+        "kbs:///a/b",
+        "kbs:///a/b/c/d",
+        "kbs:///a//c",
+        "kbs:///a/b/",
+        "kbs+x:///a/b/c",
+        "http://h/a/b/c",
+        "kbs:///a/b/c?d",
+        "kbs:///a/b/c d",
+        "kbs://u@h/a/b/c",
+        &long,
     ] {
         assert!(matches!(changed(KID, kid), Err(PacketError::KeyId)), "{kid}");
     }
@@ -112,7 +159,10 @@ fn a_changed_packet_does_not_open() {
         bad.iv[at] ^= 1;
         assert!(matches!(bad.unwrap(&kek()), Err(PacketError::NotAuthentic { .. })));
     }
-    assert!(matches!(packet.unwrap(&Kek::random().unwrap()), Err(PacketError::NotAuthentic { .. })));
+    assert!(matches!(
+        packet.unwrap(&Kek::random().unwrap()),
+        Err(PacketError::NotAuthentic { .. })
+    ));
 }
 
 #[test]
@@ -121,8 +171,12 @@ fn flipped_bits_of_the_text_never_panic() {
     for at in 0..base64.len() {
         let mut bad = base64.clone();
         bad[at] ^= 1 << (at % 8);
-        let opened = str::from_utf8(&bad).ok().and_then(|text| AnnotationPacket::parse(text).ok());
-        let same = opened.as_ref().is_none_or(|packet| packet.kid != KID || packet.unwrap(&kek()).is_err());
+        let opened = str::from_utf8(&bad)
+            .ok()
+            .and_then(|text| AnnotationPacket::parse(text).ok());
+        let same = opened
+            .as_ref()
+            .is_none_or(|packet| packet.kid != KID || packet.unwrap(&kek()).is_err());
         assert!(same, "byte {at}");
         assert!(AnnotationPacket::parse(str::from_utf8(&base64[..at]).unwrap()).is_err());
     }
@@ -132,13 +186,25 @@ fn flipped_bits_of_the_text_never_panic() {
 fn private_options_are_strict_and_their_errors_say_nothing() {
     let problem = |json: &str| PrivateOptions::from_json(json.as_bytes()).err().unwrap();
     assert_eq!(problem(""), "not the JSON that it should be");
-    assert_eq!(problem(&PRIVATE.replace("nonce", "hmac")), "not the JSON that it should be");
-    assert_eq!(problem(&PRIVATE.replace("{\"symkey", "{\"x\":1,\"symkey")), "not the JSON that it should be");
+    assert_eq!(
+        problem(&PRIVATE.replace("nonce", "hmac")),
+        "not the JSON that it should be"
+    );
+    assert_eq!(
+        problem(&PRIVATE.replace("{\"symkey", "{\"x\":1,\"symkey")),
+        "not the JSON that it should be"
+    );
     assert_eq!(problem(&PRIVATE.replace("AAEC", "AAE!")), "symkey is not base64");
     assert_eq!(problem(&PRIVATE.replace("AAECAwQF", "")), "symkey is not 32 bytes long");
-    assert_eq!(problem(&PRIVATE.replace("sha256:", "sha512:")), "digest is not a SHA-256 digest");
+    assert_eq!(
+        problem(&PRIVATE.replace("sha256:", "sha512:")),
+        "digest is not a SHA-256 digest"
+    );
     assert_eq!(problem(&PRIVATE.replace("//////", "/////")), "nonce is not base64");
-    assert_eq!(problem(&PRIVATE.replace("/////////////////////g==", "////")), "nonce is not 16 bytes long");
+    assert_eq!(
+        problem(&PRIVATE.replace("/////////////////////g==", "////")),
+        "nonce is not 16 bytes long"
+    );
     let without = PRIVATE.replace(r#"{"nonce":"/////////////////////g=="}"#, "null");
     assert_eq!(PrivateOptions::from_json(without.as_bytes()).ok().unwrap().nonce, None);
 }

@@ -6,13 +6,33 @@ use super::*;
 const KID: &str = "kbs:///demo/image-kek/1";
 
 fn image() -> (PubOpts, PrivateOptions) {
-    let public = PubOpts { cipher: Cipher::AesCtrHmac, hmac: Some([1; 32]) };
-    (public, PrivateOptions { symkey: key(7), digest: PlainDigest([2; 32]), nonce: Some([3; 16]) })
+    let public = PubOpts {
+        cipher: Cipher::AesCtrHmac,
+        hmac: Some([1; 32]),
+    };
+    (
+        public,
+        PrivateOptions {
+            symkey: key(7),
+            digest: PlainDigest([2; 32]),
+            nonce: Some([3; 16]),
+        },
+    )
 }
 
 fn model() -> (PubOpts, PrivateOptions) {
-    let public = PubOpts { cipher: Cipher::TinkStream, hmac: None };
-    (public, PrivateOptions { symkey: key(7), digest: PlainDigest([2; 32]), nonce: None })
+    let public = PubOpts {
+        cipher: Cipher::TinkStream,
+        hmac: None,
+    };
+    (
+        public,
+        PrivateOptions {
+            symkey: key(7),
+            digest: PlainDigest([2; 32]),
+            nonce: None,
+        },
+    )
 }
 
 fn key(byte: u8) -> Kek {
@@ -35,7 +55,9 @@ fn changed(change: impl FnOnce(&mut BTreeMap<String, String>)) -> Result<Unwrapp
 }
 
 fn with_pubopts(json: &'static str) -> PacketError {
-    changed(|map| drop(map.insert(PUBOPTS_ANNOTATION.to_owned(), STANDARD.encode(json)))).err().unwrap()
+    changed(|map| drop(map.insert(PUBOPTS_ANNOTATION.to_owned(), STANDARD.encode(json))))
+        .err()
+        .unwrap()
 }
 
 #[test]
@@ -45,7 +67,10 @@ fn images_and_models_round_trip() {
     assert_eq!(layer.kid, KID);
     let keys = layer.for_image().unwrap();
     assert!(keys.key.same_as(&key(7)));
-    assert_eq!((keys.hmac, keys.nonce, keys.digest), ([1; 32], [3; 16], PlainDigest([2; 32])));
+    assert_eq!(
+        (keys.hmac, keys.nonce, keys.digest),
+        ([1; 32], [3; 16], PlainDigest([2; 32]))
+    );
     let (main_key, digest) = unwrap(&annotations(model(), &kek), &kek).unwrap().for_model().unwrap();
     assert!(main_key.same_as(&key(7)));
     assert_eq!(digest, PlainDigest([2; 32]));
@@ -67,9 +92,21 @@ fn ciphers_are_not_exchanged() {
     let kek = key(1);
     let unwrapped = |layer| unwrap(&annotations(layer, &kek), &kek).unwrap();
     let error = unwrapped(image()).for_model().err().unwrap();
-    assert!(matches!(error, PacketError::WrongCipher { found: "AES_256_CTR_HMAC_SHA256", .. }));
+    assert!(matches!(
+        error,
+        PacketError::WrongCipher {
+            found: "AES_256_CTR_HMAC_SHA256",
+            ..
+        }
+    ));
     let error = unwrapped(model()).for_image().err().unwrap();
-    assert!(matches!(error, PacketError::WrongCipher { found: "AES256_GCM_HKDF_1MB", .. }));
+    assert!(matches!(
+        error,
+        PacketError::WrongCipher {
+            found: "AES256_GCM_HKDF_1MB",
+            ..
+        }
+    ));
     let (public, mut private) = model();
     private.nonce = Some([0; 16]);
     let error = unwrapped((public, private)).for_model().err().unwrap();
@@ -95,7 +132,11 @@ fn public_options_that_could_mislead_are_refused() {
     ));
     assert!(matches!(
         with_pubopts(r#"{"cipher":"AES_256_CTR_HMAC_SHA256","hmac":"AQEB","cipheroptions":{}}"#),
-        PacketError::Length { field: "hmac", found: 3, expected: 32 }
+        PacketError::Length {
+            field: "hmac",
+            found: 3,
+            expected: 32
+        }
     ));
     assert!(matches!(
         with_pubopts(r#"{"cipher":"AES256_GCM_HKDF_1MB","hmac":"AQEB","cipheroptions":{}}"#),
@@ -103,8 +144,14 @@ fn public_options_that_could_mislead_are_refused() {
     ));
     let unknown = with_pubopts(r#"{"cipher":"AES_128","hmac":"","cipheroptions":null}"#);
     assert!(matches!(unknown, PacketError::Unsupported { field: "cipher", .. }));
-    assert!(matches!(with_pubopts(r#"{"cipher":"AES_128"}"#), PacketError::Json { .. }));
-    assert!(matches!(with_pubopts(r#"{"hmac":"","cipher":"x","cipheroptions":{},"x":1}"#), PacketError::Json { .. }));
+    assert!(matches!(
+        with_pubopts(r#"{"cipher":"AES_128"}"#),
+        PacketError::Json { .. }
+    ));
+    assert!(matches!(
+        with_pubopts(r#"{"hmac":"","cipher":"x","cipheroptions":{},"x":1}"#),
+        PacketError::Json { .. }
+    ));
     let long = changed(|map| drop(map.insert(PUBOPTS_ANNOTATION.to_owned(), mac.repeat(100))));
     assert!(matches!(long, Err(PacketError::TooLong { .. })));
 }
@@ -112,8 +159,18 @@ fn public_options_that_could_mislead_are_refused() {
 #[test]
 fn annotations_must_be_there_and_no_others() {
     let missing = |key: &'static str| changed(|map| drop(map.remove(key))).err().unwrap();
-    assert!(matches!(missing(PROVIDER_ANNOTATION), PacketError::Missing { key: PROVIDER_ANNOTATION }));
-    assert!(matches!(missing(PUBOPTS_ANNOTATION), PacketError::Missing { key: PUBOPTS_ANNOTATION }));
+    assert!(matches!(
+        missing(PROVIDER_ANNOTATION),
+        PacketError::Missing {
+            key: PROVIDER_ANNOTATION
+        }
+    ));
+    assert!(matches!(
+        missing(PUBOPTS_ANNOTATION),
+        PacketError::Missing {
+            key: PUBOPTS_ANNOTATION
+        }
+    ));
     let second = changed(|map| {
         let packet = map[PROVIDER_ANNOTATION].clone();
         map.insert(format!("{PROVIDER_PREFIX}other"), packet);
@@ -128,7 +185,10 @@ fn keys_are_those_that_the_caller_names() {
     let annotations = annotations(image(), &key(1));
     let error = unwrap_layer(&annotations, |_| None).err().unwrap();
     assert!(matches!(error, PacketError::KeyNotNamed { kid } if kid == KID));
-    assert!(matches!(unwrap(&annotations, &key(2)), Err(PacketError::NotAuthentic { .. })));
+    assert!(matches!(
+        unwrap(&annotations, &key(2)),
+        Err(PacketError::NotAuthentic { .. })
+    ));
 }
 
 #[test]
@@ -142,13 +202,25 @@ fn several_packets_are_tried_in_turn() {
         ])
     };
     let (other, own) = (packet(&key(9), "kbs:///other/kek/1"), packet(&key(1), KID));
-    assert_eq!(unwrap(&joined(&[other.clone(), own.clone()]), &key(1)).unwrap().kid, KID);
+    assert_eq!(
+        unwrap(&joined(&[other.clone(), own.clone()]), &key(1)).unwrap().kid,
+        KID
+    );
     let stale = packet(&key(8), KID);
     assert!(unwrap(&joined(&[stale.clone(), own.clone()]), &key(1)).is_ok());
-    assert!(matches!(unwrap(&joined(&[other.clone(), stale]), &key(1)), Err(PacketError::NotAuthentic { .. })));
+    assert!(matches!(
+        unwrap(&joined(&[other.clone(), stale]), &key(1)),
+        Err(PacketError::NotAuthentic { .. })
+    ));
     let five = joined(&[other.clone(), other.clone(), other.clone(), other, own]);
-    assert!(matches!(unwrap(&five, &key(1)), Err(PacketError::TooManyPackets { found: 5, limit: 4 })));
-    assert!(matches!(unwrap(&joined(&[String::new()]), &key(1)), Err(PacketError::Json { .. })));
+    assert!(matches!(
+        unwrap(&five, &key(1)),
+        Err(PacketError::TooManyPackets { found: 5, limit: 4 })
+    ));
+    assert!(matches!(
+        unwrap(&joined(&[String::new()]), &key(1)),
+        Err(PacketError::Json { .. })
+    ));
 }
 
 /// Two layers under one KEK: a packet moved to the other layer opens, and gives a key that does not fit.

@@ -1,0 +1,139 @@
+//! From what failed to what the host is told: one ttrpc code and one line.
+
+use std::error::Error;
+
+use cella_policy::check::Denial;
+use ttrpc::Code;
+
+use crate::{
+    container::{ContainerError, IdError},
+    network::{NetworkError, PlanError},
+    workload::{Blame, WorkloadError},
+};
+
+/// What can be wrong with a request, or with doing what it asks.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ApiError {
+    /// The policy says no.
+    #[error("{0}")]
+    Denied(#[source] Denial),
+    /// Not a container id.
+    #[error("{0}")]
+    Id(#[source] IdError),
+    /// Containers.
+    #[error("{0}")]
+    Container(#[source] ContainerError),
+    /// A network that cannot be.
+    #[error("{0}")]
+    NetworkPlan(#[source] PlanError),
+    /// A network that could not be set.
+    #[error("{0}")]
+    Network(#[source] NetworkError),
+    /// A second ConfigureNetwork.
+    #[error("the network is configured already")]
+    NetworkTwice,
+    /// Start before ConfigureNetwork.
+    #[error("the network is not configured yet: nothing can be pulled")]
+    NoNetwork,
+    /// A task of the agent's broke off.
+    #[error("the agent broke off this request")]
+    Interrupted,
+}
+
+impl From<ApiError> for ttrpc::Error {
+    fn from(error: ApiError) -> Self {
+        ttrpc::Error::RpcStatus(ttrpc::get_status(code(&error), one_line(&error)))
+    }
+}
+
+/// The one place where failures become codes.
+fn code(error: &ApiError) -> Code {
+    match error {
+        ApiError::Denied(_) => Code::PERMISSION_DENIED,
+        ApiError::Id(_) | ApiError::NetworkPlan(_) => Code::INVALID_ARGUMENT,
+        ApiError::NetworkTwice | ApiError::NoNetwork => Code::FAILED_PRECONDITION,
+        ApiError::Network(NetworkError::NoDevice { .. }) => Code::NOT_FOUND,
+        ApiError::Network(_) | ApiError::Interrupted => Code::INTERNAL,
+        ApiError::Container(error) => container_code(error),
+    }
+}
+
+fn container_code(error: &ContainerError) -> Code {
+    match error {
+        ContainerError::Unknown { .. } => Code::NOT_FOUND,
+        ContainerError::Exists { .. } | ContainerError::NameTaken { .. } => Code::ALREADY_EXISTS,
+        ContainerError::SignalDenied { .. } => Code::PERMISSION_DENIED,
+        ContainerError::Signal { .. } => Code::INVALID_ARGUMENT,
+        ContainerError::State { .. } | ContainerError::Terminal { .. } | ContainerError::Plan(_) => {
+            Code::FAILED_PRECONDITION
+        }
+        ContainerError::Killed { .. } | ContainerError::Interrupted { .. } => Code::ABORTED,
+        // The image and the policy are at fault, not the agent.
+        ContainerError::Launch(_) => Code::FAILED_PRECONDITION,
+        ContainerError::Workload(error) => workload_code(error),
+        ContainerError::Cgroup(_) | ContainerError::Pipe { .. } | ContainerError::Directory { .. } => Code::INTERNAL,
+    }
+}
+
+fn workload_code(error: &WorkloadError) -> Code {
+    match error.blame() {
+        Blame::Policy | Blame::Host => Code::FAILED_PRECONDITION,
+        Blame::Refused => Code::PERMISSION_DENIED,
+        Blame::Broker | Blame::Registry => Code::UNAVAILABLE,
+        Blame::Content => Code::DATA_LOSS,
+        Blame::Memory => Code::RESOURCE_EXHAUSTED,
+        Blame::Internal => Code::INTERNAL,
+    }
+}
+
+/// An error and its causes in one printable, bounded line; a cause that its effect quotes already is not repeated.
+pub fn one_line(error: &(dyn Error + 'static)) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let text = error.to_string();
+        if !line.contains(&text) {
+            line = format!("{line}: {text}");
+        }
+        cause = error.source();
+    }
+    line.chars().take(MAX_LINE).map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+const MAX_LINE: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("outer")]
+    struct Outer(#[source] Inner);
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("inner\nline")]
+    struct Inner;
+
+    #[test]
+    fn causes_make_one_line() {
+        assert_eq!(one_line(&Outer(Inner)), "outer: inner line");
+        assert_eq!(one_line(&Inner), "inner line");
+    }
+
+    #[test]
+    fn denials_are_permission_denied_and_say_what() {
+        let denial = Denial::UnknownImage { image: "sha256:00".into() };
+        let ttrpc::Error::RpcStatus(status) = ApiError::Denied(denial).into() else { panic!() };
+        assert_eq!(status.code(), Code::PERMISSION_DENIED);
+        assert_eq!(status.message(), "policy denies image sha256:00: no container in the policy uses it");
+    }
+
+    #[test]
+    fn launch_failures_keep_their_words() {
+        let launch = crate::launch::LaunchError::Step("exec /usr/bin/x: No such file or directory".into());
+        let error = ApiError::Container(ContainerError::Launch(launch));
+        assert_eq!(code(&error), Code::FAILED_PRECONDITION);
+        assert_eq!(one_line(&error), "exec /usr/bin/x: No such file or directory");
+    }
+}

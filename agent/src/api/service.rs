@@ -1,0 +1,234 @@
+//! The API of a guest that serves a pod.
+
+use std::{
+    fs,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use cella_policy::check::check_container;
+use cella_protos::{
+    agent::{
+        ConfigureNetworkRequest, CreateContainerRequest, CreateContainerResponse, DeleteContainerRequest, Empty,
+        HelloRequest, HelloResponse, ListProcessesRequest, ListProcessesResponse, ShutdownRequest,
+        SignalContainerRequest, StartContainerRequest, StartContainerResponse, StatusRequest, StatusResponse,
+        WaitContainerRequest, WaitContainerResponse,
+    },
+    agent_ttrpc::Agent,
+};
+use nix::unistd::sethostname;
+use slog::{Logger, info, warn};
+use tokio::sync::Notify;
+use ttrpc::asynchronous::TtrpcContext;
+
+use super::{ApiError, convert, one_line, status};
+use crate::{
+    boot::BootInfo,
+    container::{ContainerError, ContainerId, Containers, Creation},
+    network::{self, NetworkError, NetworkPlan},
+    reaper::Exit,
+    stage::StageLog,
+    workload::Workload,
+};
+
+/// What the agent does for the host.
+pub struct AgentService {
+    boot: Arc<BootInfo>,
+    containers: Containers,
+    stages: StageLog,
+    pod: tokio::sync::Mutex<()>,
+    network: OnceLock<(Arc<NetworkPlan>, Workload)>,
+    end: Arc<Notify>,
+    log: Logger,
+}
+
+impl AgentService {
+    /// Obeys `boot`; `end` is told when the host asks for the guest's end.
+    pub fn new(
+        boot: Arc<BootInfo>,
+        containers: Containers,
+        stages: StageLog,
+        end: Arc<Notify>,
+        log: Logger,
+    ) -> Self {
+        Self { boot, containers, stages, pod: tokio::sync::Mutex::default(), network: OnceLock::new(), end, log }
+    }
+
+    async fn set_network(&self, request: &ConfigureNetworkRequest) -> Result<(), ApiError> {
+        let _once = self.pod.lock().await;
+        if self.network.get().is_some() {
+            return Err(ApiError::NetworkTwice);
+        }
+        let plan = Arc::new(NetworkPlan::parse(request).map_err(ApiError::NetworkPlan)?);
+        let to_set = Arc::clone(&plan);
+        tokio::task::spawn_blocking(move || set(&to_set))
+            .await
+            .map_err(|_| ApiError::Interrupted)?
+            .map_err(ApiError::Network)?;
+        info!(self.log, "network configured"; "interfaces" => plan.interfaces.len());
+        let workload = Workload::start(Arc::clone(&self.boot), self.stages.clone(), self.log.clone());
+        self.network.set((plan, workload)).map_err(|_| ApiError::NetworkTwice)
+    }
+
+    fn create(&self, request: &CreateContainerRequest) -> Result<CreateContainerResponse, ApiError> {
+        let id = id(&request.id)?;
+        let policy =
+            check_container(&self.boot.policy, &convert::container_request(request)).map_err(ApiError::Denied)?;
+        if request.spec.terminal {
+            return Err(ApiError::Container(ContainerError::Terminal { name: policy.name.clone() }));
+        }
+        let numbers = self
+            .containers
+            .create(Creation {
+                id,
+                policy,
+                hostname: request.spec.hostname.clone(),
+                pipes: convert::pipes(request),
+                limits: convert::limits(&request.spec.resources),
+            })
+            .map_err(ApiError::Container)?;
+        Ok(CreateContainerResponse {
+            stdin_stream: numbers.stdin,
+            stdout_stream: numbers.stdout,
+            stderr_stream: numbers.stderr,
+            ..Default::default()
+        })
+    }
+
+    async fn start(&self, request: &StartContainerRequest) -> Result<StartContainerResponse, ApiError> {
+        let id = id(&request.id)?;
+        let (network, workload) = self.network.get().ok_or(ApiError::NoNetwork)?;
+        let supply = Arc::new(workload.clone());
+        let pid = self.containers.start(&id, supply, Arc::clone(network)).await.map_err(ApiError::Container)?;
+        Ok(StartContainerResponse { pid, ..Default::default() })
+    }
+
+    async fn end(&self) {
+        self.containers.kill_all(KILL_LIMIT).await;
+        if let Some((_, workload)) = self.network.get() {
+            workload.wipe().await;
+        }
+        self.end.notify_one();
+    }
+
+    /// Errors of requests are worth a line: on the host they may get lost.
+    fn answer<T>(&self, what: &'static str, result: Result<T, ApiError>) -> ttrpc::Result<T> {
+        result.map_err(|error| {
+            warn!(self.log, "request failed"; "request" => what, "error" => one_line(&error));
+            error.into()
+        })
+    }
+}
+
+#[async_trait]
+impl Agent for AgentService {
+    async fn hello(&self, _: &TtrpcContext, _: HelloRequest) -> ttrpc::Result<HelloResponse> {
+        Ok(HelloResponse {
+            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+            initdata_digest: self.boot.digests.sha256.to_vec(),
+            ..Default::default()
+        })
+    }
+
+    async fn configure_network(&self, _: &TtrpcContext, request: ConfigureNetworkRequest) -> ttrpc::Result<Empty> {
+        self.answer("ConfigureNetwork", self.set_network(&request).await)?;
+        Ok(Empty::new())
+    }
+
+    async fn create_container(
+        &self,
+        _: &TtrpcContext,
+        request: CreateContainerRequest,
+    ) -> ttrpc::Result<CreateContainerResponse> {
+        self.answer("CreateContainer", self.create(&request))
+    }
+
+    async fn start_container(
+        &self,
+        _: &TtrpcContext,
+        request: StartContainerRequest,
+    ) -> ttrpc::Result<StartContainerResponse> {
+        self.answer("StartContainer", self.start(&request).await)
+    }
+
+    async fn wait_container(
+        &self,
+        _: &TtrpcContext,
+        request: WaitContainerRequest,
+    ) -> ttrpc::Result<WaitContainerResponse> {
+        let ended = match id(&request.id) {
+            Ok(id) => self.containers.wait(&id).await.map_err(ApiError::Container),
+            Err(error) => Err(error),
+        };
+        self.answer("WaitContainer", ended.map(exit_message))
+    }
+
+    async fn signal_container(&self, _: &TtrpcContext, request: SignalContainerRequest) -> ttrpc::Result<Empty> {
+        let sent = id(&request.id)
+            .and_then(|id| self.containers.signal(&id, request.signal, request.all).map_err(ApiError::Container));
+        self.answer("SignalContainer", sent.map(|()| Empty::new()))
+    }
+
+    async fn delete_container(
+        &self,
+        _: &TtrpcContext,
+        request: DeleteContainerRequest,
+    ) -> ttrpc::Result<WaitContainerResponse> {
+        let deleted = match id(&request.id) {
+            Ok(id) => self.containers.delete(&id).await.map_err(ApiError::Container),
+            Err(error) => Err(error),
+        };
+        self.answer("DeleteContainer", deleted.map(exit_message))
+    }
+
+    async fn list_processes(
+        &self,
+        _: &TtrpcContext,
+        request: ListProcessesRequest,
+    ) -> ttrpc::Result<ListProcessesResponse> {
+        let pids = id(&request.id).and_then(|id| self.containers.processes(&id).map_err(ApiError::Container));
+        self.answer("ListProcesses", pids.map(|pids| ListProcessesResponse { pids, ..Default::default() }))
+    }
+
+    async fn status(&self, _: &TtrpcContext, _: StatusRequest) -> ttrpc::Result<StatusResponse> {
+        let (boot, stages, containers) = (Arc::clone(&self.boot), self.stages.clone(), self.containers.clone());
+        let workload = self.network.get().map(|(_, workload)| workload.clone());
+        let response = move || status::response(&boot, &stages, &containers, workload.as_ref());
+        self.answer("Status", tokio::task::spawn_blocking(response).await.map_err(|_| ApiError::Interrupted))
+    }
+
+    async fn shutdown(&self, _: &TtrpcContext, _: ShutdownRequest) -> ttrpc::Result<Empty> {
+        self.end().await;
+        Ok(Empty::new())
+    }
+}
+
+fn id(text: &str) -> Result<ContainerId, ApiError> {
+    text.parse().map_err(ApiError::Id)
+}
+
+fn exit_message(exit: Exit) -> WaitContainerResponse {
+    let since = exit.at.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    WaitContainerResponse {
+        exit_status: exit.status,
+        exited_at_unix_ns: i64::try_from(since.as_nanos()).unwrap_or(0),
+        ..Default::default()
+    }
+}
+
+/// Sets the guest's network and its files.
+fn set(plan: &NetworkPlan) -> Result<(), NetworkError> {
+    network::bring_up_loopback()?;
+    network::apply(plan)?;
+    let hostname = if plan.hostname.is_empty() { "cella" } else { plan.hostname.as_str() };
+    let failed = |source| NetworkError::Set { what: "setting the host name to", on: hostname.to_owned(), source };
+    sethostname(hostname).map_err(failed)?;
+    for (path, content) in [("/etc/resolv.conf", plan.resolv_conf()), ("/etc/hosts", plan.hosts(hostname))] {
+        fs::write(path, content).map_err(|source| NetworkError::File { path, source })?;
+    }
+    Ok(())
+}
+
+/// From Shutdown to the end of the last container.
+const KILL_LIMIT: Duration = Duration::from_secs(5);

@@ -1,0 +1,83 @@
+//! The `Status` answer: what an operator may know. Nothing secret goes in.
+
+use std::fs;
+
+use cella_protos::agent::{Container, Memory, Stage, StatusResponse};
+use protobuf::MessageField;
+
+use crate::{boot::BootInfo, container::Containers, stage::StageLog, workload::Workload};
+
+/// Everything that is known now. Reads /proc: some milliseconds, so not on an async thread.
+pub(super) fn response(
+    boot: &BootInfo,
+    stages: &StageLog,
+    containers: &Containers,
+    workload: Option<&Workload>,
+) -> StatusResponse {
+    let mut response = StatusResponse {
+        agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+        initdata_digest: boot.digests.sha256.to_vec(),
+        stages: stages.snapshot().into_iter().map(stage).collect(),
+        memory: MessageField::some(memory()),
+        containers: containers
+            .snapshots()
+            .into_iter()
+            .map(|one| Container {
+                id: one.id.to_string(),
+                name: one.name,
+                state: one.state.as_str().to_owned(),
+                pid: one.pid,
+                ..Default::default()
+            })
+            .collect(),
+        ..Default::default()
+    };
+    if let Some(workload) = workload {
+        workload.status(&mut response);
+    }
+    response
+}
+
+fn stage(record: crate::stage::StageRecord) -> Stage {
+    Stage {
+        name: record.name.as_str().to_owned(),
+        subject: record.subject,
+        start_us: record.start_us,
+        end_us: record.end_us.unwrap_or(0),
+        failure: record.failure.unwrap_or_default(),
+        ..Default::default()
+    }
+}
+
+fn memory() -> Memory {
+    let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let own = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    Memory {
+        total_bytes: kib(&meminfo, "MemTotal:"),
+        available_bytes: kib(&meminfo, "MemAvailable:"),
+        mlocked_bytes: kib(&meminfo, "Mlocked:"),
+        swap_total_bytes: kib(&meminfo, "SwapTotal:"),
+        agent_rss_bytes: kib(&own, "VmRSS:"),
+        ..Default::default()
+    }
+}
+
+/// A line such as `MemTotal:  1024 kB`, in bytes; 0 when it is not there.
+fn kib(text: &str, name: &str) -> u64 {
+    let value = text.lines().find_map(|line| line.strip_prefix(name)?.trim().strip_suffix("kB"));
+    value.and_then(|value| value.trim().parse::<u64>().ok()).unwrap_or(0).saturating_mul(1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_are_in_bytes() {
+        let text = "MemTotal:        2048 kB\nMemFree: x kB\n";
+        assert_eq!(kib(text, "MemTotal:"), 2 << 20);
+        assert_eq!(kib(text, "MemFree:"), 0);
+        assert_eq!(kib(text, "SwapTotal:"), 0);
+        assert!(memory().total_bytes > 0 && memory().agent_rss_bytes > 0);
+    }
+}

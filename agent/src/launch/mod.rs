@@ -1,0 +1,48 @@
+//! Makes one container, in processes of its own.
+//!
+//! A process with threads must not fork and carry on, so the agent starts itself anew (`/proc/self/exe`, `argv[0]` =
+//! [`LAUNCHER_NAME`]) with the container's pipes as 0-2, the plan as JSON on [`PLAN_FD`] and a socket on [`REPORT_FD`]:
+//!
+//! ```text
+//! agent              launcher                        container's process 1
+//!   │ spawn ───────────▶ joins the cgroup
+//!   │                    unshare(pid mnt uts ipc cgroup)
+//!   │                    fork ───────────────────────▶ mounts, pivot_root
+//!   │ ◀── "pid 42" ───── waits                         limits, user, capabilities
+//!   │ registers 42                                     no_new_privs, seccomp
+//!   │ ─── ack ─────────▶ exits                         "ready"
+//!   │ ◀───────────────────────────────────────────────  exec: the socket closes itself
+//!   │ ◀── "error exec /x: No such file" ───────────────  (or this, at whatever step)
+//! ```
+//! The launcher outlives the registration, so the container's exit status cannot be reaped before anybody waits for it.
+//! The plan comes from the measured policy only; nothing of it stands in argv or in the environment. Each failing step
+//! ends the launch: none is skipped, a mask that cannot be laid included.
+
+pub mod capabilities;
+pub mod child;
+mod device;
+pub mod plan;
+mod process;
+mod report;
+mod resolve;
+mod rootfs;
+pub mod seccomp;
+mod spawn;
+mod step;
+mod syscalls;
+
+pub use plan::{LaunchPlan, MountPlan, PlanError, ProcessPlan, RlimitPlan};
+pub use spawn::{Launched, Stdio, spawn};
+pub use step::{LaunchError, StepError};
+
+/// `argv[0]` that makes the binary a launcher.
+pub const LAUNCHER_NAME: &str = "cella-launch";
+
+/// Descriptor of the launcher that holds the plan.
+const PLAN_FD: i32 = 3;
+
+/// Descriptor of the launcher that leads back to the agent.
+const REPORT_FD: i32 = 4;
+
+/// Largest plan that is read. Arguments and environment come from a policy of at most 1 MiB.
+const MAX_PLAN: u64 = 4 << 20;

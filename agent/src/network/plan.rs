@@ -1,0 +1,332 @@
+//! What the host asks for, parsed: every address is an address, every name a name.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use cella_protos::agent::{ConfigureNetworkRequest, Interface, Route};
+
+/// A network that can be set.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NetworkPlan {
+    /// Interfaces besides the loopback.
+    pub interfaces: Vec<InterfacePlan>,
+    /// Routes, those without a gateway first: a gateway may be reachable only through one of them.
+    pub routes: Vec<RoutePlan>,
+    /// Name servers, at most three, which is what a C library looks at.
+    pub name_servers: Vec<IpAddr>,
+    /// The pod's host name; empty = none given.
+    pub hostname: String,
+}
+
+/// One interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InterfacePlan {
+    /// What it shall be called.
+    pub name: String,
+    /// What it is found by.
+    pub hardware_address: [u8; 6],
+    /// Its addresses.
+    pub addresses: Vec<AddressPlan>,
+    /// Its MTU; `None` = as it is.
+    pub mtu: Option<u16>,
+}
+
+/// An address with the length of its network prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AddressPlan {
+    /// The address.
+    pub address: IpAddr,
+    /// Prefix length, at most 32 or 128.
+    pub prefix: u8,
+}
+
+/// One route.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RoutePlan {
+    /// Where to; prefix 0 = everywhere.
+    pub destination: AddressPlan,
+    /// Through whom; `None` = on the link. Same family as the destination.
+    pub gateway: Option<IpAddr>,
+    /// By which interface.
+    pub interface: String,
+}
+
+impl NetworkPlan {
+    /// Checks a request.
+    pub fn parse(request: &ConfigureNetworkRequest) -> Result<Self, PlanError> {
+        for (what, count) in [
+            ("interfaces", request.interfaces.len()),
+            ("routes", request.routes.len()),
+            ("name servers", request.name_servers.len()),
+        ] {
+            if count > MAX_ITEMS {
+                return Err(PlanError::TooMany { what, count });
+            }
+        }
+        let interfaces: Vec<InterfacePlan> =
+            request.interfaces.iter().map(interface).collect::<Result<_, _>>()?;
+        let mut routes: Vec<RoutePlan> = request.routes.iter().map(route).collect::<Result<_, _>>()?;
+        for route in &routes {
+            if !interfaces.iter().any(|interface| interface.name == route.interface) {
+                return Err(PlanError::UnknownInterface { name: shown(&route.interface) });
+            }
+        }
+        routes.sort_by_key(|route| route.gateway.is_some());
+        let name_servers = request.name_servers.iter().take(MAX_NAME_SERVERS).map(|text| address(text));
+        Ok(Self {
+            interfaces,
+            routes,
+            name_servers: name_servers.collect::<Result<_, _>>()?,
+            hostname: hostname(&request.hostname)?,
+        })
+    }
+
+    /// `/etc/resolv.conf`.
+    pub fn resolv_conf(&self) -> String {
+        self.name_servers.iter().map(|server| format!("nameserver {server}\n")).collect()
+    }
+
+    /// `/etc/hosts` for something that is called `hostname`.
+    pub fn hosts(&self, hostname: &str) -> String {
+        let mut text = "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n".to_owned();
+        if !hostname.is_empty() {
+            for address in self.interfaces.iter().flat_map(|interface| &interface.addresses) {
+                text += &format!("{} {hostname}\n", address.address);
+            }
+        }
+        text
+    }
+}
+
+/// What is wrong with a description of a network.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PlanError {
+    /// More of something than a pod has.
+    #[error("{count} {what} are described; {MAX_ITEMS} are allowed")]
+    TooMany {
+        /// Of what.
+        what: &'static str,
+        /// How many.
+        count: usize,
+    },
+    /// Not an interface's name.
+    #[error("{name} is not the name of an interface: 1 to 15 letters, digits, _ . -")]
+    Name {
+        /// What was given.
+        name: String,
+    },
+    /// A route through an interface that is not described.
+    #[error("a route goes through interface {name}, which is not described")]
+    UnknownInterface {
+        /// What was given.
+        name: String,
+    },
+    /// Not six bytes in hexadecimal.
+    #[error("{text} is not a hardware address, such as 02:00:00:00:00:01")]
+    HardwareAddress {
+        /// What was given.
+        text: String,
+    },
+    /// Not an address.
+    #[error("{text} is not an IP address, or not one with a prefix length where that is needed")]
+    Address {
+        /// What was given.
+        text: String,
+    },
+    /// Destination and gateway are of different families.
+    #[error("the gateway {gateway} is of another family than its route's destination")]
+    Family {
+        /// What was given.
+        gateway: IpAddr,
+    },
+    /// Outside what an interface can have.
+    #[error("an MTU of {mtu} is outside 576 to 65535")]
+    Mtu {
+        /// What was given.
+        mtu: u32,
+    },
+    /// Not a host name.
+    #[error("{name} is not a host name")]
+    Hostname {
+        /// What was given.
+        name: String,
+    },
+}
+
+fn interface(given: &Interface) -> Result<InterfacePlan, PlanError> {
+    let mtu = match given.mtu {
+        0 => None,
+        mtu => Some(u16::try_from(mtu).ok().filter(|mtu| *mtu >= 576).ok_or(PlanError::Mtu { mtu })?),
+    };
+    if given.addresses.len() > MAX_ITEMS {
+        return Err(PlanError::TooMany { what: "addresses", count: given.addresses.len() });
+    }
+    Ok(InterfacePlan {
+        name: interface_name(&given.name)?,
+        hardware_address: hardware_address(&given.hardware_address)?,
+        addresses: given.addresses.iter().map(|text| cidr(text)).collect::<Result<_, _>>()?,
+        mtu,
+    })
+}
+
+fn route(given: &Route) -> Result<RoutePlan, PlanError> {
+    let gateway = match given.gateway.as_str() {
+        "" => None,
+        text => Some(address(text)?),
+    };
+    let destination = match (given.destination.as_str(), gateway) {
+        ("", Some(IpAddr::V6(_))) => AddressPlan { address: Ipv6Addr::UNSPECIFIED.into(), prefix: 0 },
+        ("", _) => AddressPlan { address: Ipv4Addr::UNSPECIFIED.into(), prefix: 0 },
+        (text, _) => cidr(text)?,
+    };
+    if let Some(gateway) = gateway.filter(|gateway| gateway.is_ipv4() != destination.address.is_ipv4()) {
+        return Err(PlanError::Family { gateway });
+    }
+    Ok(RoutePlan { destination, gateway, interface: interface_name(&given.interface)? })
+}
+
+fn interface_name(name: &str) -> Result<String, PlanError> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
+    let is_name = (1..=15).contains(&name.len()) && name.bytes().all(plain) && !name.starts_with('.') && name != "lo";
+    if is_name { Ok(name.to_owned()) } else { Err(PlanError::Name { name: shown(name) }) }
+}
+
+fn hardware_address(text: &str) -> Result<[u8; 6], PlanError> {
+    let refused = || PlanError::HardwareAddress { text: shown(text) };
+    let mut parts = text.split(':');
+    let mut address = [0; 6];
+    for byte in &mut address {
+        let is_byte = |part: &&str| part.len() == 2 && part.bytes().all(|digit| digit.is_ascii_hexdigit());
+        let part = parts.next().filter(is_byte).ok_or_else(refused)?;
+        *byte = u8::from_str_radix(part, 16).map_err(|_| refused())?;
+    }
+    if parts.next().is_some() { Err(refused()) } else { Ok(address) }
+}
+
+fn address(text: &str) -> Result<IpAddr, PlanError> {
+    text.parse().map_err(|_| PlanError::Address { text: shown(text) })
+}
+
+fn cidr(text: &str) -> Result<AddressPlan, PlanError> {
+    let refused = || PlanError::Address { text: shown(text) };
+    let (address, prefix) = text.split_once('/').ok_or_else(refused)?;
+    let address: IpAddr = address.parse().map_err(|_| refused())?;
+    let longest = if address.is_ipv4() { 32 } else { 128 };
+    let prefix = prefix.parse().ok().filter(|prefix| *prefix <= longest).ok_or_else(refused)?;
+    Ok(AddressPlan { address, prefix })
+}
+
+fn hostname(name: &str) -> Result<String, PlanError> {
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    if name.is_empty() || (name.len() <= 64 && name.split('.').all(label)) {
+        Ok(name.to_owned())
+    } else {
+        Err(PlanError::Hostname { name: shown(name) })
+    }
+}
+
+/// Host text in a message: escaped and cut.
+fn shown(text: &str) -> String {
+    let cut: String = text.chars().take(64).collect();
+    format!("{cut:?}")
+}
+
+/// Interfaces, routes, name servers, addresses of an interface.
+const MAX_ITEMS: usize = 32;
+
+const MAX_NAME_SERVERS: usize = 3;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request() -> ConfigureNetworkRequest {
+        ConfigureNetworkRequest {
+            interfaces: vec![Interface {
+                name: "eth0".into(),
+                hardware_address: "02:00:00:00:00:01".into(),
+                addresses: vec!["10.0.2.15/24".into(), "fd00::15/64".into()],
+                mtu: 1500,
+                ..Default::default()
+            }],
+            routes: vec![Route { gateway: "10.0.2.2".into(), interface: "eth0".into(), ..Default::default() }],
+            name_servers: vec!["10.0.2.3".into()],
+            hostname: "pod-1".into(),
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn a_user_mode_network_is_understood() {
+        let plan = NetworkPlan::parse(&request()).unwrap();
+        assert_eq!(plan.interfaces[0].hardware_address, [2, 0, 0, 0, 0, 1]);
+        assert_eq!(plan.routes[0].destination.prefix, 0);
+        assert_eq!(plan.resolv_conf(), "nameserver 10.0.2.3\n");
+        assert!(plan.hosts("pod-1").ends_with("10.0.2.15 pod-1\nfd00::15 pod-1\n"));
+        assert_eq!(NetworkPlan::parse(&ConfigureNetworkRequest::new()), Ok(NetworkPlan::default()));
+    }
+
+    #[test]
+    fn routes_on_the_link_come_first() {
+        let mut request = request();
+        request.routes.push(Route {
+            destination: "169.254.1.1/32".into(),
+            interface: "eth0".into(),
+            ..Default::default()
+        });
+        assert_eq!(NetworkPlan::parse(&request).unwrap().routes[0].gateway, None);
+    }
+
+    #[test]
+    fn t10_text_that_is_not_what_it_claims_is_refused() {
+        let refused = |change: &dyn Fn(&mut ConfigureNetworkRequest)| {
+            let mut request = request();
+            change(&mut request);
+            NetworkPlan::parse(&request).unwrap_err()
+        };
+        for bad in ["", "lo", "a/b", "..", ".", "eth0\n", "a-name-of-16-byte", "eth0:1"] {
+            let error = refused(&|request| request.interfaces[0].name = bad.into());
+            assert!(matches!(error, PlanError::Name { .. } | PlanError::UnknownInterface { .. }), "{bad:?}");
+        }
+        for bad in ["", "02:00:00:00:00", "02:00:00:00:00:01:02", "02:00:00:00:00:0g", "2:0:0:0:0:1", "+2:00:00:00:00:01"] {
+            let error = refused(&|request| request.interfaces[0].hardware_address = bad.into());
+            assert!(matches!(error, PlanError::HardwareAddress { .. }), "{bad:?}");
+        }
+        for bad in ["10.0.2.15", "10.0.2.15/33", "10.0.2.15/-1", "x/24", "fd00::/129", "10.0.2.15/24/24"] {
+            let error = refused(&|request| request.interfaces[0].addresses[0] = bad.into());
+            assert!(matches!(error, PlanError::Address { .. }), "{bad:?}");
+        }
+        for bad in ["8.8.8.8\noptions debug", "dns", "8.8.8.8/32"] {
+            let error = refused(&|request| request.name_servers[0] = bad.into());
+            assert!(matches!(error, PlanError::Address { .. }), "{bad:?}");
+        }
+        for bad in ["a b", "a\n10.0.0.1 kbs", "-a", "a..b", &"a".repeat(65)] {
+            let error = refused(&|request| request.hostname = bad.into());
+            assert!(matches!(error, PlanError::Hostname { .. }), "{bad:?}");
+        }
+        assert_eq!(refused(&|request| request.interfaces[0].mtu = 68), PlanError::Mtu { mtu: 68 });
+        assert_eq!(refused(&|request| request.interfaces[0].mtu = 65_536), PlanError::Mtu { mtu: 65_536 });
+    }
+
+    #[test]
+    fn families_do_not_mix() {
+        let mut request = request();
+        request.routes[0].gateway = "fd00::1".into();
+        assert_eq!(NetworkPlan::parse(&request).unwrap().routes[0].destination.address, Ipv6Addr::UNSPECIFIED);
+        request.routes[0].destination = "0.0.0.0/0".into();
+        let gateway = "fd00::1".parse().unwrap();
+        assert_eq!(NetworkPlan::parse(&request), Err(PlanError::Family { gateway }));
+    }
+
+    #[test]
+    fn there_is_a_limit_to_everything() {
+        let mut request = request();
+        request.routes = vec![request.routes[0].clone(); 33];
+        assert_eq!(NetworkPlan::parse(&request), Err(PlanError::TooMany { what: "routes", count: 33 }));
+    }
+}

@@ -1,0 +1,196 @@
+//! The containers' pipes on vsock: one stream each, taken once, by number.
+//!
+//! A peer connects to [`cella_protos::STREAM_PORT`] and sends the pipe's number as u32 (little endian); from then on raw
+//! bytes flow. The kernel's pipe is the only buffer: a host that does not read stops a container that prints, like any
+//! pipe. A pipe that nobody takes within [`CLAIM_LIMIT`] is let go: output is dropped from then on, input ends.
+//!
+//! ```text
+//! offered ──claimed──▶ flowing ──end of pipe (process ended)──▶ drained, closed
+//!    │                    └── host goes away ──▶ output dropped until the process ends
+//!    └── claim limit, or withdrawn with its container ──▶ output dropped, input closed
+//! ```
+
+use std::{
+    collections::HashMap,
+    io,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use slog::{Logger, debug, warn};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy, sink},
+    net::unix::pipe::{Receiver, Sender},
+    sync::Semaphore,
+    time::timeout,
+};
+
+/// The agent's end of one pipe.
+#[derive(Debug)]
+pub enum Pipe {
+    /// The container reads what the host sends.
+    Input(Sender),
+    /// The host reads what the container prints.
+    Output(Receiver),
+}
+
+/// All pipes that nobody has taken yet. Clones share them.
+#[derive(Clone, Debug)]
+pub struct Streams {
+    offered: Arc<Mutex<Offered>>,
+    log: Logger,
+}
+
+#[derive(Debug, Default)]
+struct Offered {
+    last: u32,
+    pipes: HashMap<u32, Pipe>,
+}
+
+impl Streams {
+    /// Without pipes.
+    pub fn new(log: Logger) -> Self {
+        Self { offered: Arc::default(), log }
+    }
+
+    /// Offers a pipe and says its number, which is never 0 and never given twice. Needs a runtime.
+    pub fn offer(&self, pipe: Pipe) -> u32 {
+        let mut offered = self.lock();
+        // 2^32 pipes are more than a guest lives to make; a number would come back only after them.
+        offered.last = offered.last.checked_add(1).unwrap_or(1);
+        let number = offered.last;
+        offered.pipes.insert(number, pipe);
+        drop(offered);
+        let streams = self.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(CLAIM_LIMIT).await;
+            if streams.withdraw(number) {
+                warn!(streams.log, "nobody took a stream"; "stream" => number);
+            }
+        });
+        number
+    }
+
+    /// Takes an offer back, if nobody has taken it: whether it was still there.
+    pub fn withdraw(&self, number: u32) -> bool {
+        match self.take(number) {
+            Some(Pipe::Output(output)) => {
+                tokio::spawn(discard(output));
+                true
+            }
+            Some(Pipe::Input(_)) => true,
+            None => false,
+        }
+    }
+
+    /// Serves one connection: number, then bytes. Returns when the stream is over.
+    pub async fn serve(&self, mut connection: impl AsyncRead + AsyncWrite + Unpin) {
+        let number = match timeout(NUMBER_LIMIT, connection.read_u32_le()).await {
+            Ok(Ok(number)) => number,
+            _ => return warn!(self.log, "a stream connection named no stream"),
+        };
+        match self.take(number) {
+            None => warn!(self.log, "a stream connection named a stream that is not offered"; "stream" => number),
+            Some(Pipe::Input(pipe)) => input(connection, pipe).await,
+            Some(Pipe::Output(pipe)) => output(pipe, connection).await,
+        }
+        debug!(self.log, "stream ended"; "stream" => number);
+    }
+
+    fn take(&self, number: u32) -> Option<Pipe> {
+        self.lock().pipes.remove(&number)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Offered> {
+        self.offered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Where stream connections come from: vsock in the guest, a Unix socket in tests.
+#[async_trait::async_trait]
+pub trait StreamListener: Send + Sync {
+    /// What a connection is.
+    type Connection: AsyncRead + AsyncWrite + Send + Unpin + 'static;
+
+    /// The next connection.
+    async fn accept(&self) -> io::Result<Self::Connection>;
+}
+
+#[async_trait::async_trait]
+impl StreamListener for tokio_vsock::VsockListener {
+    type Connection = tokio_vsock::VsockStream;
+
+    async fn accept(&self) -> io::Result<Self::Connection> {
+        Ok(tokio_vsock::VsockListener::accept(self).await?.0)
+    }
+}
+
+/// Serves connections for ever, at most [`MAX_CONNECTIONS`] at once.
+pub async fn listen(listener: impl StreamListener, streams: Streams) {
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    loop {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        match listener.accept().await {
+            Ok(connection) => {
+                let streams = streams.clone();
+                tokio::spawn(async move {
+                    streams.serve(connection).await;
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                warn!(streams.log, "accepting a stream connection failed"; "error" => %error);
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn input(mut connection: impl AsyncRead + AsyncWrite + Unpin, mut pipe: Sender) {
+    // Either side may end it at any time; dropping the pipe is the container's end of file.
+    let _ = copy(&mut connection, &mut pipe).await;
+}
+
+/// Copies until the last writer is gone, then closes, so that nothing that was printed is lost.
+async fn output(mut pipe: Receiver, mut connection: impl AsyncRead + AsyncWrite + Unpin) {
+    let mut buffer = vec![0; CHUNK];
+    loop {
+        let count = match pipe.read(&mut buffer).await {
+            Ok(0) | Err(_) => break,
+            Ok(count) => count,
+        };
+        let chunk = buffer.get(..count).unwrap_or_default();
+        if connection.write_all(chunk).await.is_err() {
+            return discard(pipe).await;
+        }
+    }
+    let farewell = async {
+        connection.shutdown().await?;
+        copy(&mut connection, &mut sink()).await
+    };
+    // Closing for good follows at once: vhost-device-vsock tells the host of no half-close. What is still on its way
+    // arrives all the same, unless the host does not read for the 8 s that the kernel then waits.
+    let _ = timeout(FAREWELL_LIMIT, farewell).await;
+}
+
+async fn discard(mut pipe: Receiver) {
+    let _ = copy(&mut pipe, &mut sink()).await;
+}
+
+/// How long a pipe waits for the host.
+pub const CLAIM_LIMIT: Duration = Duration::from_secs(60);
+
+/// Stream connections at once: three for each of some twenty containers.
+pub const MAX_CONNECTIONS: usize = 64;
+
+/// From connecting to the number.
+const NUMBER_LIMIT: Duration = Duration::from_secs(5);
+
+/// From our end of file to the host's.
+const FAREWELL_LIMIT: Duration = Duration::from_millis(50);
+
+/// Bytes of one write. Below 32 KiB: vhost-device-vsock 0.3 loses the descriptor of larger packets.
+const CHUNK: usize = 16 * 1024;
+
+#[cfg(test)]
+mod tests;

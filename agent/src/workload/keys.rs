@@ -1,0 +1,311 @@
+//! One attestation, all keys of the policy, and how long they live.
+//!
+//! ```text
+//!  Pending ──attested, every key fetched──▶ Ready ──all pulls have ended──▶ Spent (zeroed)
+//!     └──────────any failure──────────────▶ Failed
+//! ```
+//! Keys are held in one [`Keyring`], whose keys zero themselves. It is shared by the pulls and gone with the last of them.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use cella_attest::{
+    Evidence,
+    snp::{Product, Report},
+};
+use cella_http::{Client, ClientConfig, Origin, TlsRoots};
+use cella_kbs_client::{KbsClient, KbsError, Session, Step};
+use cella_policy::KeyId;
+use cella_seal::Kek;
+
+use super::error::{Cause, WorkloadError, printable};
+use crate::{
+    boot::BootInfo,
+    evidence::EvidenceSource,
+    stage::{StageLog, StageName},
+};
+
+/// The TEE that evidence is of, in the key broker's protocol.
+const TEE: &str = "snp";
+
+/// The keys of one pod.
+pub(crate) struct Keyring(BTreeMap<KeyId, Kek>);
+
+impl Keyring {
+    /// A keyring without keys, for a policy that names none.
+    pub(crate) fn empty() -> Self {
+        Self(BTreeMap::new())
+    }
+
+    /// The key called `kid`, provided that it is one of `allowed`. The host part of `kid` has no meaning.
+    pub(crate) fn find(&self, allowed: &[KeyId], kid: &str) -> Option<&Kek> {
+        let (_host, path) = kid.strip_prefix("kbs://")?.split_once('/')?;
+        let key = allowed.iter().find(|key| key.path() == path)?;
+        self.0.get(key)
+    }
+}
+
+impl std::fmt::Debug for Keyring {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Keyring({} keys)", self.0.len())
+    }
+}
+
+#[cfg(test)]
+impl FromIterator<(KeyId, Kek)> for Keyring {
+    fn from_iter<I: IntoIterator<Item = (KeyId, Kek)>>(keys: I) -> Self {
+        Self(keys.into_iter().collect())
+    }
+}
+
+/// What the guest knows about its own attestation, for `Status`. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Attested(Arc<Mutex<Option<Summary>>>);
+
+/// Public facts of the evidence that the key broker accepted.
+#[derive(Clone, Debug)]
+pub(crate) struct Summary {
+    /// The kind of TEE.
+    pub(crate) tee: &'static str,
+    /// The evidence is from the simulated platform.
+    pub(crate) simulated: bool,
+    /// The launch digest.
+    pub(crate) measurement: Vec<u8>,
+    /// HOST_DATA.
+    pub(crate) host_data: Vec<u8>,
+    /// Firmware versions.
+    pub(crate) tcb: String,
+    /// The broker's address.
+    pub(crate) kbs: String,
+    /// Keys released so far.
+    pub(crate) keys: Vec<String>,
+}
+
+impl Attested {
+    /// The summary, once the broker has accepted the evidence.
+    pub(crate) fn summary(&self) -> Option<Summary> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn accepted(&self, summary: Summary) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(summary);
+    }
+
+    fn released(&self, key: &KeyId) {
+        if let Some(summary) = self.0.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+            summary.keys.push(key.to_string());
+        }
+    }
+}
+
+/// Attests once and fetches every key that the policy names, each once, in one session. A policy without keys needs no
+/// attestation: nothing is released to it.
+///
+/// Takes at most what [`KbsClient`]'s own deadlines add up to.
+pub(crate) async fn fetch(init: &BootInfo, stages: &StageLog, attested: &Attested) -> Result<Keyring, WorkloadError> {
+    let wanted = init.policy.key_ids();
+    if wanted.is_empty() {
+        return Ok(Keyring::empty());
+    }
+    let broker = init.policy.kbs().url.to_string();
+    let stage = stages.begin(StageName::Attest, "");
+    let mut session = stage.finish(attest(init, &broker, attested).await)?;
+    let stage = stages.begin(StageName::Keys, "");
+    let mut keys = BTreeMap::new();
+    let mut result = Ok(());
+    for kid in wanted {
+        match key(&mut session, &broker, kid).await {
+            Ok(key) => {
+                attested.released(kid);
+                keys.insert(kid.clone(), key);
+            }
+            Err(error) => {
+                result = Err(error);
+                break;
+            }
+        }
+    }
+    stage.finish(result)?;
+    Ok(Keyring(keys))
+}
+
+async fn attest(init: &BootInfo, broker: &str, attested: &Attested) -> Result<Session, WorkloadError> {
+    let setup = |error: Box<dyn std::error::Error + Send + Sync>| WorkloadError::Broker {
+        cause: Cause::new(error),
+    };
+    let origin: Origin = broker.parse().map_err(|error| setup(Box::new(error)))?;
+    let roots = TlsRoots::from_pem(init.policy.kbs().ca.as_str()).map_err(|error| setup(Box::new(error)))?;
+    let http = Client::new(origin, Some(roots), ClientConfig::default()).map_err(|error| setup(Box::new(error)))?;
+    // What the last quote said; the broker's yes makes it the summary.
+    let last = Mutex::new(None);
+    let quote = async |report_data: [u8; 64]| -> Result<serde_json::Value, Box<dyn std::error::Error + Send + Sync>> {
+        let source = Arc::clone(&init.evidence);
+        let evidence = tokio::task::spawn_blocking(move || source.quote(&report_data)).await??;
+        let json = serde_json::to_value(&evidence)?;
+        *last.lock().unwrap_or_else(PoisonError::into_inner) = Some(evidence);
+        Ok(json)
+    };
+    let session = KbsClient::new(http, TEE)
+        .attest(&init.initdata_text, quote)
+        .await
+        .map_err(|error| refused(broker, None, error))?;
+    if let Some(evidence) = last.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        attested.accepted(summarise(&evidence, init.evidence.as_ref(), broker));
+    }
+    Ok(session)
+}
+
+async fn key(session: &mut Session, broker: &str, kid: &KeyId) -> Result<Kek, WorkloadError> {
+    let bytes = session
+        .resource(kid.path())
+        .await
+        .map_err(|error| refused(broker, Some(kid), error))?;
+    Kek::from_slice(&bytes).map_err(|_| WorkloadError::KeyLength {
+        broker: broker.to_owned(),
+        key: kid.clone(),
+        found: bytes.len(),
+    })
+}
+
+/// Sorts what the key broker's client says by blame.
+fn refused(broker: &str, kid: Option<&KeyId>, error: KbsError) -> WorkloadError {
+    let broker = broker.to_owned();
+    match (error, kid) {
+        (
+            KbsError::Refused {
+                step: Step::Resource(_),
+                detail,
+                ..
+            },
+            Some(key),
+        ) => WorkloadError::KeyRefused {
+            broker,
+            key: key.clone(),
+            reason: printable(&detail, MAX_REASON),
+        },
+        (KbsError::Refused { detail, .. }, _) => WorkloadError::EvidenceRefused {
+            broker,
+            reason: printable(&detail, MAX_REASON),
+        },
+        (KbsError::NotFound { .. }, Some(key)) => WorkloadError::KeyMissing {
+            broker,
+            key: key.clone(),
+        },
+        (KbsError::Evidence(error), _) => WorkloadError::Evidence {
+            cause: Cause::new(error),
+        },
+        (error, _) => WorkloadError::Broker {
+            cause: Cause::new(error),
+        },
+    }
+}
+
+fn summarise(evidence: &Evidence, source: &dyn EvidenceSource, broker: &str) -> Summary {
+    // The broker has just verified this report; one that cannot be read here only leaves the figures empty.
+    let report = Report::parse(&evidence.report).ok();
+    let product = report
+        .as_ref()
+        .and_then(|report| report.cpuid)
+        .and_then(|id| Product::from_cpuid(id.family, id.model));
+    let tcb = report
+        .as_ref()
+        .zip(product)
+        .map(|(report, product)| report.reported_tcb(product).to_string());
+    Summary {
+        tee: TEE,
+        simulated: source.name() == "simulated",
+        measurement: report
+            .as_ref()
+            .map(|report| report.measurement.to_vec())
+            .unwrap_or_default(),
+        host_data: report
+            .as_ref()
+            .map(|report| report.host_data.to_vec())
+            .unwrap_or_default(),
+        tcb: tcb.unwrap_or_default(),
+        kbs: broker.to_owned(),
+        keys: Vec::new(),
+    }
+}
+
+/// Longest reason of a broker that is passed on, in characters.
+const MAX_REASON: usize = 300;
+
+#[cfg(test)]
+mod tests {
+    use cella_http::Origin;
+    use cella_kbs_client::GarbageKind;
+
+    use super::*;
+
+    const BROKER: &str = "https://10.0.2.2:8443";
+
+    fn kid() -> KeyId {
+        "kbs:///demo/model-kek/1".parse().unwrap()
+    }
+
+    fn origin() -> Origin {
+        BROKER.parse().unwrap()
+    }
+
+    #[test]
+    fn keys_are_found_by_path_and_only_if_they_are_allowed() {
+        let key = || Kek::from_slice(&[3; 32]).unwrap();
+        let keyring: Keyring = [(kid(), key())].into_iter().collect();
+        assert!(
+            keyring
+                .find(&[kid()], "kbs:///demo/model-kek/1")
+                .unwrap()
+                .same_as(&key())
+        );
+        assert!(keyring.find(&[kid()], "kbs://any.host:1/demo/model-kek/1").is_some());
+        assert!(keyring.find(&[], "kbs:///demo/model-kek/1").is_none());
+        assert!(
+            keyring
+                .find(&["kbs:///demo/model-kek/2".parse().unwrap()], "kbs:///demo/model-kek/2")
+                .is_none()
+        );
+        assert!(keyring.find(&[kid()], "demo/model-kek/1").is_none());
+        assert_eq!(format!("{keyring:?}"), "Keyring(1 keys)");
+    }
+
+    #[test]
+    fn the_brokers_answers_are_sorted_by_blame() {
+        let resource = Step::Resource("demo/model-kek/1".parse().unwrap());
+        let no = |step| KbsError::Refused {
+            origin: origin(),
+            step,
+            kind: "PolicyDeny".into(),
+            detail: "measurement not in the rule [id 3f2a]".into(),
+        };
+        let error = refused(BROKER, Some(&kid()), no(resource.clone()));
+        assert!(matches!(&error, WorkloadError::KeyRefused { .. }));
+        assert_eq!(
+            error.to_string(),
+            "key broker https://10.0.2.2:8443 refused key kbs:///demo/model-kek/1: measurement not in the rule [id 3f2a]"
+        );
+        let error = refused(BROKER, None, no(Step::Attest));
+        assert!(matches!(&error, WorkloadError::EvidenceRefused { .. }));
+        let missing = KbsError::NotFound {
+            origin: origin(),
+            path: "demo/model-kek/1".parse().unwrap(),
+        };
+        assert!(matches!(
+            refused(BROKER, Some(&kid()), missing),
+            WorkloadError::KeyMissing { .. }
+        ));
+        let garbage = KbsError::Garbage {
+            origin: origin(),
+            step: Step::Auth,
+            what: GarbageKind::NoCookie,
+        };
+        assert!(matches!(refused(BROKER, None, garbage), WorkloadError::Broker { .. }));
+        let evidence = KbsError::Evidence("no device".into());
+        assert!(matches!(
+            refused(BROKER, None, evidence),
+            WorkloadError::Evidence { .. }
+        ));
+    }
+}

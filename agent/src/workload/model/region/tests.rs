@@ -1,0 +1,153 @@
+use std::{
+    fs::OpenOptions,
+    path::{Path, PathBuf},
+};
+
+use super::*;
+use crate::workload::{
+    proc::{self, FileId},
+    store::Store,
+};
+
+/// A huge-page tmpfs of its own, gone when dropped.
+struct Mount {
+    store: Store,
+    folder: tempfile::TempDir,
+}
+
+impl Mount {
+    fn new() -> Self {
+        Self::of(256 << 20)
+    }
+
+    fn of(bytes: u64) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        Self {
+            store: Store::for_models(folder.path(), bytes).unwrap(),
+            folder,
+        }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        assert_eq!(self.store.root(), self.folder.path());
+        self.folder.path().join(name)
+    }
+
+    fn file(&self, name: &str) -> File {
+        let mut options = OpenOptions::new();
+        options
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(self.path(name))
+            .unwrap()
+    }
+}
+
+fn filled(mount: &Mount, name: &str, len: usize) -> Region {
+    let region = Region::create(&mount.file(name), len).unwrap();
+    for part in 0..region.parts() {
+        region.populate(part).unwrap();
+    }
+    region
+}
+
+fn smaps(frozen: &Frozen) -> proc::Mapping {
+    let found = proc::mappings(Path::new("/proc/self")).unwrap();
+    found
+        .into_iter()
+        .find(|mapping| mapping.range == frozen.range())
+        .unwrap()
+}
+
+#[test]
+fn written_pieces_become_locked_read_only_memory() {
+    let mount = Mount::new();
+    for (name, len) in [
+        ("small", 1000),
+        ("page", 4096),
+        ("odd", 4_194_304 - 4097),
+        ("four", 4 << 20),
+        ("big", 67 << 20),
+    ] {
+        let mut region = filled(&mount, name, len);
+        let mut pieces = region.pieces([len / 3, len - len / 3]).unwrap();
+        pieces[0].fill(1);
+        pieces[1].fill(2);
+        assert!(matches!(region.pieces([len]), Err(PieceError::InUse)));
+        drop(pieces);
+        let frozen = region.freeze().unwrap();
+        assert_eq!((frozen.bytes()[0], frozen.bytes()[len - 1]), (1, 2));
+        let mapping = smaps(&frozen);
+        let file = mount.path(name);
+        assert_eq!(std::fs::metadata(&file).unwrap().len(), u64::try_from(len).unwrap());
+        assert_eq!(mapping.file, FileId::of(&std::fs::metadata(&file).unwrap()), "{name}");
+        assert_eq!((mapping.locked, mapping.rss), (mapping.size, mapping.size), "{name}");
+        assert!(
+            mapping.has("lo") && mapping.has("dd") && mapping.has("dc") && !mapping.writable,
+            "{name}"
+        );
+        assert_eq!(mapping.huge, mapping.size, "{name}: not in huge pages");
+        drop(frozen);
+        assert!(
+            std::fs::read(&file).unwrap().iter().all(|byte| *byte == 0),
+            "{name} was not zeroed"
+        );
+    }
+}
+
+#[test]
+fn an_empty_file_needs_no_memory() {
+    let mount = Mount::new();
+    let mut region = filled(&mount, "empty", 0);
+    assert_eq!(region.pieces([0]).unwrap()[0].len(), 0);
+    let frozen = region.freeze().unwrap();
+    assert_eq!((frozen.len(), frozen.range().is_empty()), (0, true));
+}
+
+#[test]
+fn memory_is_not_handed_out_before_it_is_there_or_beyond_its_end() {
+    let mount = Mount::new();
+    let mut region = Region::create(&mount.file("a"), 3 << 20).unwrap();
+    assert!(matches!(region.pieces([3 << 20]), Err(PieceError::NotPopulated)));
+    region.populate(0).unwrap();
+    assert_eq!(region.populate(1).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+    for lengths in [vec![1], vec![3 << 20, 1], vec![usize::MAX, 1]] {
+        assert!(matches!(region.pieces(lengths), Err(PieceError::Lengths)));
+    }
+    let pieces = region.pieces([1 << 20, 2 << 20]).unwrap();
+    assert!(matches!(region.freeze(), Err(FreezeError::InUse)));
+    drop(pieces);
+}
+
+#[test]
+fn a_lack_of_memory_is_an_error_of_populate() {
+    let mount = Mount::of(16 << 20);
+    let region = Region::create(&mount.file("a"), 18 << 20).unwrap();
+    assert!((0..region.parts()).any(|part| region.populate(part).is_err()));
+}
+
+#[test]
+fn a_region_dropped_half_way_leaves_zeros() {
+    let mount = Mount::new();
+    let mut region = filled(&mount, "a", 2 << 20);
+    let mut pieces = region.pieces([1 << 20, 1 << 20]).unwrap();
+    pieces[1].fill(7);
+    let last = pieces.pop().unwrap();
+    drop(region);
+    drop(pieces);
+    let file = mount.path("a");
+    assert_eq!(std::fs::read(&file).unwrap()[1 << 20], 7);
+    drop(last);
+    assert!(std::fs::read(&file).unwrap().iter().all(|byte| *byte == 0));
+}
+
+#[test]
+fn locked_pages_cannot_be_paged_out() {
+    let mount = Mount::new();
+    let mut region = filled(&mount, "a", 2 << 20);
+    drop(region.pieces([2 << 20]).unwrap());
+    let frozen = region.freeze().unwrap();
+    let error = frozen.map.advise(0..frozen.map.span, libc::MADV_PAGEOUT).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
+}

@@ -1,0 +1,86 @@
+//! What the tests of this module share: a real registry, images and sealed models pushed to it, policies that name them.
+
+pub(crate) mod image;
+pub(crate) mod model;
+pub(crate) mod proxy;
+pub(crate) mod registry;
+
+use std::sync::Arc;
+
+use cella_policy::Policy;
+use cella_seal::Kek;
+
+use super::{
+    keys::Keyring,
+    outcome::{Outcome, promise},
+};
+
+/// Key ids that the policies of these tests name.
+pub(crate) const IMAGE_KID: &str = "kbs:///demo/image-kek/1";
+pub(crate) const MODEL_KID: &str = "kbs:///demo/model-kek/1";
+
+pub(crate) fn kek(byte: u8) -> Kek {
+    Kek::from_slice(&[byte; 32]).unwrap()
+}
+
+/// Keys that are there already: the image's is all 1, the model's all 2.
+pub(crate) fn keys() -> Outcome<Arc<Keyring>> {
+    keyring([(IMAGE_KID, kek(1)), (MODEL_KID, kek(2))])
+}
+
+pub(crate) fn keyring<const N: usize>(keys: [(&str, Kek); N]) -> Outcome<Arc<Keyring>> {
+    let (promise, outcome) = promise();
+    let keyring = keys.into_iter().map(|(kid, key)| (kid.parse().unwrap(), key)).collect();
+    promise.fulfil(Ok(Arc::new(keyring)));
+    outcome
+}
+
+pub(crate) fn log() -> slog::Logger {
+    slog::Logger::root(slog::Discard, slog::o!())
+}
+
+/// A policy with one container, and a model if `model` gives the part of `cella.toml` behind its name.
+pub(crate) struct PolicyText {
+    /// Port of the registry.
+    pub(crate) port: u16,
+    /// The image.
+    pub(crate) image: String,
+    /// `image-keys` and other lines of the container.
+    pub(crate) container: String,
+    /// Artifact, version and size of the model `models/demo`.
+    pub(crate) model: Option<(String, u64, u64)>,
+}
+
+impl PolicyText {
+    pub(crate) fn parse(&self) -> Policy {
+        let Self {
+            port,
+            image,
+            container,
+            model,
+        } = self;
+        let model = model.as_ref().map(|(artifact, version, bytes)| {
+            format!(
+                "[[container.mount]]\ndestination = \"/models/demo\"\nmodel = \"models/demo\"\n\
+                 [[model]]\nname = \"models/demo\"\nversion = {version}\nartifact = \"{artifact}\"\n\
+                 keys = [\"{MODEL_KID}\"]\nbytes = {bytes}\n"
+            )
+        });
+        let text = format!(
+            "version = 1\n[kbs]\nurl = \"https://127.0.0.1:1\"\nca = \"\"\"{PEM}\"\"\"\n\
+             [[registry]]\nname = \"localhost:5000\"\nendpoint = \"http://127.0.0.1:{port}\"\n\
+             [[container]]\nname = \"server\"\nimage = \"{image}\"\nargs = [\"/server\"]\nenv = []\ncwd = \"/\"\n\
+             user = {{ uid = 0, gid = 0, additional-gids = [] }}\n{container}\n{}",
+            model.unwrap_or_default()
+        );
+        Policy::parse(&text).unwrap()
+    }
+}
+
+/// A reference that no test pulls.
+pub(crate) fn no_image() -> String {
+    format!("localhost:5000/none@sha256:{}", "0".repeat(64))
+}
+
+/// A certificate authority in shape only, or a real one where TLS is tried.
+const PEM: &str = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n";

@@ -1,0 +1,156 @@
+//! Containers on the test machine: own namespaces, the machine's files as the image, no cgroup v2.
+#![allow(dead_code, unreachable_pub, reason = "each test program uses a part of it")]
+
+use std::{
+    fs,
+    path::PathBuf,
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use cella_agent::{
+    container::{ContainerError, ContainerId, Containers, Creation, Limits, Setting, StreamNumbers, Supply, WantedPipes},
+    network::NetworkPlan,
+    reaper::{Exit, Reaper},
+    stage::StageLog,
+    stream::Streams,
+    workload::{ModelMount, Rootfs, WorkloadError},
+};
+use cella_policy::Policy;
+use slog::Logger;
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::UnixStream,
+    signal::unix::{SignalKind, signal},
+    time::timeout,
+};
+
+pub const POLICY: &str = include_str!("policy.toml");
+pub const IMAGE: &str =
+    "localhost:5000/demo/server@sha256:1111111111111111111111111111111111111111111111111111111111111111";
+
+/// All tests of a program share its children.
+static REAPER: LazyLock<Reaper> = LazyLock::new(Reaper::new);
+
+/// Longest that a test waits for anything.
+pub const LIMIT: Duration = Duration::from_secs(20);
+
+/// Whether namespaces can be made here; says so when not.
+pub fn is_root() -> bool {
+    let is_root = nix::unistd::geteuid().is_root();
+    if !is_root {
+        eprintln!("skipped: needs root to make namespaces");
+    }
+    is_root
+}
+
+pub struct Machine {
+    pub dir: TempDir,
+    pub containers: Containers,
+    pub streams: Streams,
+    pub stages: StageLog,
+}
+
+impl Machine {
+    pub fn new() -> Self {
+        nix::sys::prctl::set_child_subreaper(true).unwrap();
+        let mut children = signal(SignalKind::child()).unwrap();
+        tokio::spawn(async move {
+            while children.recv().await.is_some() {
+                REAPER.reap();
+            }
+        });
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("model")).unwrap();
+        fs::write(dir.path().join("model/weights.gguf"), "weights").unwrap();
+        let log = Logger::root(slog::Discard, slog::o!());
+        let (streams, stages) = (Streams::new(log.clone()), StageLog::new());
+        let containers = Containers::new(Setting {
+            state_dir: dir.path().join("containers"),
+            launcher: env!("CARGO_BIN_EXE_cella-agent").into(),
+            cgroups: None,
+            writable_mib: 16,
+            streams: streams.clone(),
+            reaper: REAPER.clone(),
+            stages: stages.clone(),
+            log,
+        });
+        Self { dir, containers, streams, stages }
+    }
+
+    /// Makes the container of `policy` with output pipes.
+    pub fn create(&self, policy: &Policy) -> Result<StreamNumbers, ContainerError> {
+        self.containers.create(Creation {
+            id: id(),
+            policy: &policy.containers()[0],
+            hostname: "pod-1".into(),
+            pipes: WantedPipes { stdin: true, stdout: true, stderr: true },
+            limits: Limits::default(),
+        })
+    }
+
+    pub async fn start(&self) -> Result<u32, ContainerError> {
+        let supply = Arc::new(HostFiles { model: self.dir.path().join("model") });
+        timeout(LIMIT, self.containers.start(&id(), supply, Arc::new(NetworkPlan::default()))).await.unwrap()
+    }
+
+    pub async fn wait(&self) -> Exit {
+        timeout(LIMIT, self.containers.wait(&id())).await.unwrap().unwrap()
+    }
+
+    /// Connects to a pipe as the host does.
+    pub async fn claim(&self, number: u32) -> UnixStream {
+        let (mut host, guest) = UnixStream::pair().unwrap();
+        let streams = self.streams.clone();
+        tokio::spawn(async move { streams.serve(guest).await });
+        host.write_all(&number.to_le_bytes()).await.unwrap();
+        host
+    }
+
+    /// Runs a script to its end: status, output, error output.
+    pub async fn run(&self, policy: &Policy) -> (u32, String, String) {
+        let numbers = self.create(policy).unwrap();
+        let mut out = self.claim(numbers.stdout).await;
+        let mut err = self.claim(numbers.stderr).await;
+        self.start().await.unwrap();
+        let (mut output, mut errors) = (String::new(), String::new());
+        timeout(LIMIT, out.read_to_string(&mut output)).await.unwrap().unwrap();
+        timeout(LIMIT, err.read_to_string(&mut errors)).await.unwrap().unwrap();
+        (self.wait().await.status, output, errors)
+    }
+}
+
+pub fn id() -> ContainerId {
+    "c1".parse().unwrap()
+}
+
+/// The policy with other arguments and `changes` made to its text.
+pub fn policy(args: &[&str], changes: &[(&str, &str)]) -> Policy {
+    let mut text = POLICY.replace("[\"/bin/true\"]", &format!("{args:?}"));
+    for (from, to) in changes {
+        assert!(text.contains(from), "{from}");
+        text = text.replace(from, to);
+    }
+    Policy::parse(&text).unwrap()
+}
+
+pub fn script(script: &str) -> Policy {
+    policy(&["/bin/sh", "-c", script], &[])
+}
+
+struct HostFiles {
+    model: PathBuf,
+}
+
+#[async_trait]
+impl Supply for HostFiles {
+    async fn image(&self, _: &str) -> Result<Rootfs, WorkloadError> {
+        Ok(Rootfs { lower_dirs: vec!["/".into()] })
+    }
+
+    async fn models(&self, _: &str) -> Result<Vec<ModelMount>, WorkloadError> {
+        Ok(vec![ModelMount { source: self.model.clone(), destination: "/models/demo".into() }])
+    }
+}

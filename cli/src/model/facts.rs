@@ -1,0 +1,98 @@
+//! What a sealed model's manifest says, checked as far as that goes without its key.
+
+use std::collections::BTreeSet;
+
+use cella_oci::Manifest;
+use cella_oci::modelpack::{self, ModelError, NAME_ANNOTATION, Rules, VERSION_ANNOTATION};
+use cella_seal::packet::{self, PacketError};
+use cella_seal::stream::{Layout, LayoutError};
+
+/// A sealed model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Facts {
+    /// As bound into the sealing.
+    pub(crate) name: String,
+    /// As bound into the sealing.
+    pub(crate) version: u64,
+    /// Keys that open its files.
+    pub(crate) keys: BTreeSet<String>,
+    /// Its sealed files.
+    pub(crate) files: Vec<FileFacts>,
+    /// Files in the clear.
+    pub(crate) plain: Vec<String>,
+}
+
+/// One sealed file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct FileFacts {
+    pub(crate) path: String,
+    pub(crate) kind: &'static str,
+    pub(crate) digest: String,
+    pub(crate) ciphertext: u64,
+    pub(crate) plaintext: u64,
+}
+
+impl Facts {
+    /// Reads a manifest.
+    pub(crate) fn of(manifest: &Manifest) -> Result<Self, FactsError> {
+        let annotation = |key: &'static str| manifest.annotations.get(key).ok_or(FactsError::NotSealed { key });
+        let name = annotation(NAME_ANNOTATION)?;
+        let version = annotation(VERSION_ANNOTATION)?;
+        let version = version.parse().map_err(|_| FactsError::Version {
+            found: version.chars().take(40).collect(),
+        })?;
+        let model = modelpack::sealed_model(manifest, &Rules::new(name, version, u64::MAX))?;
+        let mut keys = BTreeSet::new();
+        let mut files = Vec::with_capacity(model.sealed.len());
+        for layer in &model.sealed {
+            let path = || layer.path.to_string();
+            let kids = packet::layer_kids(&layer.descriptor.annotations);
+            keys.extend(kids.map_err(|source| FactsError::Packet { path: path(), source })?);
+            let layout = Layout::from_ciphertext_len(layer.descriptor.size);
+            let layout = layout.map_err(|source| FactsError::Length { path: path(), source })?;
+            files.push(FileFacts {
+                path: path(),
+                kind: layer.kind.name(),
+                digest: layer.descriptor.digest.to_string(),
+                ciphertext: layer.descriptor.size,
+                plaintext: layout.plaintext_len(),
+            });
+        }
+        let plain = model.plain.iter().map(|layer| layer.path.to_string()).collect();
+        Ok(Self {
+            name: name.clone(),
+            version,
+            keys,
+            files,
+            plain,
+        })
+    }
+
+    /// Plaintext bytes of all sealed files: what the guest must have memory for.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.files
+            .iter()
+            .fold(0, |sum, file| sum.saturating_add(file.plaintext))
+    }
+}
+
+/// Why a manifest is no sealed model.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum FactsError {
+    /// Not made by `cellactl model seal`.
+    #[error("the artifact is not a sealed model: its manifest has no annotation {key}")]
+    NotSealed { key: &'static str },
+    /// No number.
+    #[error("the model's version {found:?} is not a number")]
+    Version { found: String },
+    /// The manifest breaks a rule.
+    #[error("the manifest is not that of a sealed model")]
+    Model(#[from] ModelError),
+    /// A file's key annotation breaks a rule.
+    #[error("the key of {path} cannot be read")]
+    Packet { path: String, source: PacketError },
+    /// A file's length is impossible.
+    #[error("the length of {path} is not that of a sealed file")]
+    Length { path: String, source: LayoutError },
+}

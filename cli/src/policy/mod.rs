@@ -1,0 +1,157 @@
+//! `cellactl policy`: what a guest obeys, written from a short description of the workload.
+
+mod resolve;
+mod runtime;
+mod words;
+mod workload;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use cella_policy::initdata::{self, Algorithm, Initdata, InitdataError};
+use cella_policy::{Policy, PolicyError};
+
+use self::resolve::ResolveError;
+use self::workload::{WorkloadError, WorkloadFile};
+use crate::files::{self, FileError, MAX_TEXT};
+
+pub(crate) use runtime::numeric_user;
+
+/// What to do with a policy.
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum PolicyCommand {
+    /// Write initdata with the policy for a workload: tags become digests, sizes and keys come from the manifests.
+    #[command(alias = "new")]
+    Write(WriteArgs),
+    /// Say in plain words what an initdata document allows.
+    Show(DocumentArgs),
+    /// Print the SHA-256 of a document, hexadecimal: what a key's rule names and HOST_DATA holds.
+    Digest(DocumentArgs),
+    /// Print a document as the value of io.katacontainers.config.hypervisor.cc_init_data.
+    Annotation(DocumentArgs),
+}
+
+/// `cellactl policy write`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct WriteArgs {
+    /// The workload, TOML: the tables kbs, registry, container and model as in a policy, but images and artifacts may
+    /// be named by tag and everything that the registry knows may be left out. Files named in it are relative to it.
+    #[arg(long, value_name = "FILE")]
+    from: PathBuf,
+    /// The key broker, in place of the workload's: https://host:port, as the guest reaches it.
+    #[arg(long, value_name = "URL")]
+    kbs: Option<String>,
+    /// PEM of the broker's authority, in place of the workload's.
+    #[arg(long, value_name = "PEM")]
+    kbs_ca: Option<PathBuf>,
+    /// PEM of a registry's authority, in place of the workload's: NAME=FILE. Repeat for more.
+    #[arg(long, value_name = "NAME=PEM", value_parser = named_file)]
+    registry_ca: Vec<(String, PathBuf)>,
+    /// Digest algorithm: sha256 for SEV-SNP, sha384 for TDX.
+    #[arg(long, default_value = "sha256", value_parser = algorithm)]
+    algorithm: Algorithm,
+    /// The initdata document to write. Its digest is over its very bytes: hand it on as it is.
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+}
+
+/// A document.
+#[derive(Debug, clap::Args)]
+pub(crate) struct DocumentArgs {
+    /// The initdata document.
+    document: PathBuf,
+}
+
+/// Does it; returns what belongs on standard output.
+pub(crate) async fn run(command: PolicyCommand) -> Result<String, PolicyCommandError> {
+    match command {
+        PolicyCommand::Write(args) => write(args).await,
+        PolicyCommand::Show(args) => {
+            let (document, initdata) = read(&args)?;
+            Ok(words::describe(&initdata.policy, &document))
+        }
+        PolicyCommand::Digest(args) => {
+            let (document, _) = read(&args)?;
+            Ok(format!("{}\n", hex::encode(initdata::digests(&document).sha256)))
+        }
+        PolicyCommand::Annotation(args) => {
+            let (document, _) = read(&args)?;
+            Ok(format!("{}\n", initdata::encode_annotation(&document)))
+        }
+    }
+}
+
+async fn write(args: WriteArgs) -> Result<String, PolicyCommandError> {
+    let mut workload = WorkloadFile::parse(&args.from, &files::read_text(&args.from, MAX_TEXT)?)?;
+    workload.kbs.url = args.kbs.unwrap_or(workload.kbs.url);
+    workload.kbs.ca = args.kbs_ca.or(workload.kbs.ca);
+    let mut authorities: BTreeMap<String, PathBuf> = args.registry_ca.into_iter().collect();
+    for registry in &mut workload.registry {
+        registry.ca = authorities.remove(&registry.name).or(registry.ca.take());
+    }
+    if let Some((name, _)) = authorities.pop_first() {
+        return Err(PolicyCommandError::NoSuchRegistry { name });
+    }
+    let policy = Policy::from_file(resolve::resolve(&workload).await?)?;
+    let document = initdata::write(&policy.to_toml(), args.algorithm).into_bytes();
+    // The guest will read it exactly like this.
+    initdata::parse(&document, args.algorithm)?;
+    let annotation = initdata::encode_annotation(&document);
+    if annotation.len() > KUBERNETES_ANNOTATIONS {
+        eprintln!(
+            "note: {} characters as an annotation; Kubernetes takes {KUBERNETES_ANNOTATIONS} for all of a pod's together",
+            annotation.len()
+        );
+    }
+    files::write(&args.out, &document)?;
+    Ok(words::describe(&policy, &document))
+}
+
+/// A document that is well-formed by its own claim. Nothing here says that any evidence binds it.
+fn read(args: &DocumentArgs) -> Result<(Vec<u8>, Initdata), PolicyCommandError> {
+    let document = files::read(&args.document, MAX_TEXT)?;
+    let claimed = initdata::algorithm(&document)?;
+    let parsed = initdata::parse(&document, claimed)?;
+    Ok((document, parsed))
+}
+
+fn algorithm(text: &str) -> Result<Algorithm, String> {
+    text.parse().map_err(|error: InitdataError| error.to_string())
+}
+
+fn named_file(text: &str) -> Result<(String, PathBuf), String> {
+    match text.split_once('=') {
+        Some((name, file)) if !name.is_empty() && !file.is_empty() => Ok((name.to_owned(), file.into())),
+        _ => Err("must be NAME=FILE".to_owned()),
+    }
+}
+
+/// Why there is no policy.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum PolicyCommandError {
+    /// A file.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The workload.
+    #[error(transparent)]
+    Workload(#[from] WorkloadError),
+    /// What the workload names.
+    #[error(transparent)]
+    Resolve(#[from] ResolveError),
+    /// The policy that would come of it.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    /// The document.
+    #[error(transparent)]
+    Initdata(#[from] InitdataError),
+    /// An authority for nobody.
+    #[error("--registry-ca {name}=…: the workload has no [[registry]] of that name")]
+    NoSuchRegistry { name: String },
+}
+
+/// Kubernetes' limit for all annotations of an object.
+const KUBERNETES_ANNOTATIONS: usize = 256 * 1024;

@@ -1,0 +1,127 @@
+//! The workload as its owner describes it: a policy in which the machine fills in what it can find out.
+
+use std::path::{Path, PathBuf};
+
+use cella_policy::file::{MemlockFile, MountFile, SignalsFile, StdioFile, TmpfsFile, UserFile};
+use serde::Deserialize;
+
+/// The whole file. Unknown keys are refused by name.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct WorkloadFile {
+    pub(super) kbs: KbsWork,
+    #[serde(default)]
+    pub(super) registry: Vec<RegistryWork>,
+    #[serde(default)]
+    pub(super) container: Vec<ContainerWork>,
+    #[serde(default)]
+    pub(super) model: Vec<ModelWork>,
+}
+
+/// `[kbs]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct KbsWork {
+    /// As the guest reaches it.
+    #[serde(default)]
+    pub(super) url: String,
+    /// PEM file.
+    pub(super) ca: Option<PathBuf>,
+}
+
+/// `[[registry]]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct RegistryWork {
+    /// As it stands in references.
+    pub(super) name: String,
+    /// As the guest reaches it. Default `https://<name>`.
+    pub(super) endpoint: Option<String>,
+    /// PEM file, mandatory for https.
+    pub(super) ca: Option<PathBuf>,
+    /// As this machine reaches it, where that differs. Default: the name.
+    pub(super) desk_url: Option<String>,
+}
+
+/// `[[container]]`: the keys of a policy, and these.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct ContainerWork {
+    pub(super) name: String,
+    /// By tag or by digest.
+    pub(super) image: String,
+    /// Default: the keys that its layers name.
+    pub(super) image_keys: Option<Vec<String>>,
+    /// Default: true if any layer is encrypted; then all must be.
+    pub(super) require_encrypted: Option<bool>,
+    /// The whole command line. Default: the image's entry point and arguments.
+    pub(super) args: Option<Vec<String>>,
+    /// Further variables, or other values for the image's: `NAME=value`.
+    #[serde(default)]
+    pub(super) env: Vec<String>,
+    /// Variables that look like secrets and are none.
+    #[serde(default)]
+    pub(super) allow_env: Vec<String>,
+    /// Default: the image's, or `/`.
+    pub(super) cwd: Option<String>,
+    /// Default: the image's.
+    pub(super) user: Option<UserFile>,
+    #[serde(default)]
+    pub(super) capabilities: Vec<String>,
+    #[serde(default)]
+    pub(super) terminal: bool,
+    #[serde(default = "yes")]
+    pub(super) readonly_rootfs: bool,
+    #[serde(default)]
+    pub(super) hostname: String,
+    #[serde(default)]
+    pub(super) stdio: StdioFile,
+    #[serde(default)]
+    pub(super) memlock_bytes: MemlockFile,
+    #[serde(default)]
+    pub(super) signals: SignalsFile,
+    #[serde(default)]
+    pub(super) mount: Vec<MountFile>,
+    #[serde(default)]
+    pub(super) tmpfs: Vec<TmpfsFile>,
+}
+
+/// `[[model]]`: everything but the artifact is read from its manifest; what is given here must agree with it.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct ModelWork {
+    /// By tag or by digest.
+    pub(super) artifact: String,
+    pub(super) name: Option<String>,
+    pub(super) version: Option<u64>,
+    pub(super) keys: Option<Vec<String>>,
+}
+
+impl WorkloadFile {
+    /// Reads a workload; paths in it become relative to the directory of `file`.
+    pub(super) fn parse(file: &Path, text: &str) -> Result<Self, WorkloadError> {
+        let failed = |source| WorkloadError {
+            path: file.to_owned(),
+            source: Box::new(source),
+        };
+        let mut workload: Self = toml::from_str(text).map_err(failed)?;
+        let beside = crate::files::parent(file);
+        let authorities = workload.registry.iter_mut().map(|registry| &mut registry.ca);
+        for path in authorities.chain([&mut workload.kbs.ca]).flatten() {
+            *path = beside.join(&*path);
+        }
+        Ok(workload)
+    }
+}
+
+/// The file is no workload.
+#[derive(Debug, thiserror::Error)]
+#[error("{} is not a workload", path.display())]
+pub(crate) struct WorkloadError {
+    path: PathBuf,
+    source: Box<toml::de::Error>,
+}
+
+const fn yes() -> bool {
+    true
+}

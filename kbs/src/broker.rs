@@ -1,0 +1,277 @@
+//! The broker itself: what each endpoint does, without HTTP.
+//!
+//! Bytes and a correlation id go in, an answer or a [`Refusal`] comes out. Everything here may block on the disk and on
+//! RSA, so the server calls it on a blocking thread. State is in [`Sessions`] (memory), [`Storage`] and
+//! [`AuditLog`] (disk); a restart loses the sessions, and guests attest again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cella_attest::{Anchors, VerifyOptions};
+use cella_kbs_client::jwe::{self, Jwe};
+use cella_kbs_client::wire::{self, Challenge, ResourcePath, TokenAnswer};
+use ring::digest;
+use serde_json::Value;
+
+use crate::admin::{Admin, AdminError, Admins};
+use crate::appraisal::{appraise, parse_attestation};
+use crate::audit::{AuditLog, Entry, Event, Outcome};
+use crate::clock::Clock;
+use crate::facts::Facts;
+use crate::refusal::{Refusal, RequestError};
+use crate::rule::Rule;
+use crate::session::{SessionError, SessionId, Sessions};
+use crate::storage::{Listed, Storage};
+use crate::token::TokenKey;
+
+mod open;
+
+pub use open::OpenError;
+
+/// A key broker.
+pub struct Broker {
+    clock: Arc<dyn Clock>,
+    anchors: Anchors,
+    options: VerifyOptions,
+    sessions: Sessions,
+    tokens: TokenKey,
+    storage: Storage,
+    audit: AuditLog,
+    admins: Admins,
+}
+
+/// What a request shows to be let in, as it stands in its headers.
+#[derive(Clone, Default)]
+pub struct Credentials {
+    /// Value of the session cookie.
+    pub cookie: Option<String>,
+    /// What follows `Bearer` in `Authorization`.
+    pub bearer: Option<String>,
+}
+
+/// An answer that sets the session cookie.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct InSession<T> {
+    /// The answer.
+    pub answer: T,
+    /// Its session.
+    pub session: SessionId,
+    /// When the session ends, since the Unix epoch.
+    pub expires: Duration,
+}
+
+impl Broker {
+    /// `POST /auth`: a challenge, in a new session.
+    pub fn challenge(&self, body: &[u8]) -> Result<InSession<Challenge>, Refusal> {
+        let request: wire::Request = serde_json::from_slice(body).map_err(|e| RequestError::Json {
+            line: e.line(),
+            column: e.column(),
+        })?;
+        if request.version != wire::VERSION {
+            return Err(RequestError::Version.into());
+        }
+        if request.tee != "snp" {
+            return Err(RequestError::Tee.into());
+        }
+        let (session, nonce) = self.sessions.open(self.clock.uptime()).map_err(Refusal::Handshake)?;
+        let answer = Challenge {
+            nonce: nonce.as_str().to_owned(),
+            extra_params: Value::String(String::new()),
+        };
+        Ok(InSession {
+            answer,
+            session,
+            expires: self.clock.unix() + self.sessions.timeout(),
+        })
+    }
+
+    /// `POST /attest`: evidence for the session's nonce, which is spent by it.
+    pub fn attest(
+        &self,
+        credentials: &Credentials,
+        body: &[u8],
+        reference: &str,
+    ) -> Result<InSession<TokenAnswer>, Refusal> {
+        let cookie = credentials
+            .cookie
+            .as_deref()
+            .ok_or(Refusal::Handshake(SessionError::Unknown))?;
+        let session: SessionId = cookie.parse().map_err(Refusal::Handshake)?;
+        let result = self.attest_in(session, body, reference);
+        if let Err(refusal) = &result {
+            let mut entry = Entry::new(Event::Attest, Outcome::Denied, reference);
+            entry.session = Some(session.tag());
+            entry.reason = Some(refusal.to_string());
+            self.audit.append_rationed(&entry, self.clock.unix())?;
+        }
+        result
+    }
+
+    fn attest_in(&self, session: SessionId, body: &[u8], reference: &str) -> Result<InSession<TokenAnswer>, Refusal> {
+        // Before anything else: whatever the body is, there is no second try.
+        let (nonce, left) = self
+            .sessions
+            .spend(&session, self.clock.uptime())
+            .map_err(Refusal::Handshake)?;
+        let submission = parse_attestation(body)?;
+        let facts = appraise(&submission, nonce.as_str(), &self.anchors, &self.options)?;
+
+        let now = self.clock.unix();
+        let token = self
+            .tokens
+            .issue(&facts, nonce.as_str(), &session.tag(), now.as_secs(), left.as_secs())?;
+        let mut entry = Entry::new(Event::Attest, Outcome::Allowed, reference);
+        entry.session = Some(session.tag());
+        entry.facts = Some(&facts);
+        self.audit.append(&entry, now)?;
+        self.sessions
+            .prove(&session, Arc::new(facts), self.clock.uptime())
+            .map_err(Refusal::Handshake)?;
+        Ok(InSession {
+            answer: TokenAnswer { token },
+            session,
+            expires: now + left,
+        })
+    }
+
+    /// `GET /resource/…`: a resource, encrypted to the guest's key, if its rule says so.
+    pub fn release(&self, credentials: &Credentials, path: &ResourcePath, reference: &str) -> Result<Jwe, Refusal> {
+        let (facts, session) = self.proof(credentials)?;
+        let decided = self.decide(&facts, path);
+        let outcome = if decided.is_ok() {
+            Outcome::Allowed
+        } else {
+            Outcome::Denied
+        };
+        let mut entry = Entry::new(Event::Release, outcome, reference);
+        entry.session = Some(session);
+        entry.kid = Some(path.to_string());
+        entry.facts = Some(&facts);
+        match decided {
+            Ok(answer) => {
+                // Synced before the answer exists for anybody else: no key leaves without its line.
+                self.audit.append(&entry, self.clock.unix())?;
+                Ok(answer)
+            }
+            Err(refusal) => {
+                entry.reason = Some(refusal.to_string());
+                self.audit.append_rationed(&entry, self.clock.unix())?;
+                Err(refusal)
+            }
+        }
+    }
+
+    /// Who asks: the session's proof first, then the token's, as in the protocol.
+    fn proof(&self, credentials: &Credentials) -> Result<(Arc<Facts>, String), Refusal> {
+        let mut refusal = Refusal::NoCredentials;
+        if let Some(cookie) = &credentials.cookie {
+            let session = cookie.parse::<SessionId>();
+            match session.and_then(|id| Ok((self.sessions.facts(&id, self.clock.uptime())?, id.tag()))) {
+                Ok(proof) => return Ok(proof),
+                Err(error) => refusal = Refusal::Unattested(error),
+            }
+        }
+        let Some(token) = &credentials.bearer else {
+            return Err(refusal);
+        };
+        let proven = self.tokens.verify(token, self.clock.unix().as_secs())?;
+        Ok((Arc::new(proven.facts), proven.session))
+    }
+
+    fn decide(&self, facts: &Facts, path: &ResourcePath) -> Result<Jwe, Refusal> {
+        let Some(rule) = self.storage.rule(path)? else {
+            return Err(if self.storage.contains(path)? {
+                Refusal::NoRule
+            } else {
+                Refusal::NoResource
+            });
+        };
+        rule.check(facts)?;
+        let secret = self.storage.resource(path)?.ok_or(Refusal::NoResource)?;
+        Ok(jwe::encrypt(&facts.tee_key, &secret)?)
+    }
+
+    /// Whether a request is an admin's.
+    pub fn authenticate(&self, credentials: &Credentials) -> Result<Admin, Refusal> {
+        let token = credentials.bearer.as_deref().ok_or(AdminError::Missing)?;
+        Ok(self.admins.authenticate(token, self.clock.unix().as_secs())?)
+    }
+
+    /// `POST /resource/…`: creates or replaces a resource.
+    pub fn store_resource(
+        &self,
+        admin: &Admin,
+        path: &ResourcePath,
+        bytes: &[u8],
+        reference: &str,
+    ) -> Result<(), Refusal> {
+        if bytes.is_empty() {
+            return Err(Refusal::EmptyResource);
+        }
+        let entry = change(Event::StoreResource, admin, path, reference);
+        self.record_then(entry, || self.storage.put_resource(path, bytes))
+    }
+
+    /// `DELETE /resource/…`: removes a resource and its rule.
+    pub fn delete_resource(&self, admin: &Admin, path: &ResourcePath, reference: &str) -> Result<(), Refusal> {
+        if !self.storage.contains(path)? {
+            return Err(Refusal::NoResource);
+        }
+        let entry = change(Event::DeleteResource, admin, path, reference);
+        self.record_then(entry, || self.storage.delete_resource(path).map(drop))
+    }
+
+    /// `POST /cella-rule/…`: creates or replaces a rule.
+    pub fn store_rule(&self, admin: &Admin, path: &ResourcePath, json: &[u8], reference: &str) -> Result<(), Refusal> {
+        let rule = Rule::from_json(json)?;
+        let mut entry = change(Event::StoreRule, admin, path, reference);
+        entry.rule = serde_json::to_vec(&rule)
+            .ok()
+            .map(|json| hex::encode(digest::digest(&digest::SHA256, &json)));
+        self.record_then(entry, || self.storage.put_rule(path, &rule))
+    }
+
+    /// `DELETE /cella-rule/…`: removes a rule.
+    pub fn delete_rule(&self, admin: &Admin, path: &ResourcePath, reference: &str) -> Result<(), Refusal> {
+        self.rule(path)?;
+        let entry = change(Event::DeleteRule, admin, path, reference);
+        self.record_then(entry, || self.storage.delete_rule(path).map(drop))
+    }
+
+    /// `GET /cella-rule/…`: a rule.
+    pub fn rule(&self, path: &ResourcePath) -> Result<Rule, Refusal> {
+        self.storage.rule(path)?.ok_or(Refusal::NoResource)
+    }
+
+    /// `GET /cella-resources`: names, lengths and rules, no contents.
+    pub fn list(&self) -> Result<Vec<Listed>, Refusal> {
+        Ok(self.storage.list()?)
+    }
+
+    /// The line is on the disk before the change is made; a change that then fails gets a second line.
+    fn record_then(
+        &self,
+        mut entry: Entry<'_>,
+        change: impl FnOnce() -> Result<(), crate::storage::StorageError>,
+    ) -> Result<(), Refusal> {
+        self.audit.append(&entry, self.clock.unix())?;
+        if let Err(error) = change() {
+            entry.outcome = Outcome::Failed;
+            entry.reason = Some(error.to_string());
+            self.audit.append(&entry, self.clock.unix())?;
+            return Err(error.into());
+        }
+        Ok(())
+    }
+}
+
+fn change<'a>(event: Event, admin: &'a Admin, path: &ResourcePath, reference: &'a str) -> Entry<'a> {
+    let mut entry = Entry::new(event, Outcome::Allowed, reference);
+    entry.admin = Some(admin.name());
+    entry.kid = Some(path.to_string());
+    entry
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,46 @@
+//! What the broker knows about a guest whose evidence it has verified: the input of every rule.
+
+use cella_attest::Verified;
+use cella_attest::snp::{Product, TcbVersion};
+use cella_kbs_client::wire::TeePubKey;
+
+/// Proven facts about one guest.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Facts {
+    /// Whether the evidence came from a development root, so proves nothing about hardware.
+    pub simulated: bool,
+    /// Product line of the CPU.
+    pub product: Product,
+    /// Launch digest.
+    pub measurement: [u8; 48],
+    /// HOST_DATA of the launch, which is bound to the initdata document.
+    pub host_data: [u8; 32],
+    /// SHA-256 of the initdata document.
+    pub initdata: [u8; 32],
+    /// Reported TCB.
+    pub tcb: TcbVersion,
+    /// Chip identity, zero when the platform masks it.
+    pub chip_id: [u8; 64],
+    /// Guest policy bits.
+    pub guest_policy: u64,
+    /// The guest's public key, to which resources are encrypted.
+    pub tee_key: TeePubKey,
+}
+
+impl Facts {
+    /// Puts together what the verifier found and what the guest bound to it.
+    pub(crate) fn new(verified: &Verified, initdata: [u8; 32], tee_key: TeePubKey) -> Self {
+        Self {
+            simulated: verified.simulated,
+            product: verified.product,
+            measurement: verified.measurement,
+            host_data: verified.host_data,
+            initdata,
+            tcb: verified.tcb,
+            chip_id: verified.chip_id,
+            guest_policy: verified.policy,
+            tee_key,
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! Release rules: which guests may have which resource.
+//!
+//! A rule is an allow-list. What it does not name is refused, an empty list matches nothing, and a resource without a
+//! rule is released to nobody. Checking is pure and says which condition failed first.
+
+use cella_attest::snp::{Product, TcbVersion};
+use serde::{Deserialize, Serialize};
+
+use crate::facts::Facts;
+
+/// Most digests in one list.
+const MAX_DIGESTS: usize = 256;
+
+/// Who may have a resource.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "RuleFile", into = "RuleFile")]
+pub struct Rule {
+    launch_digests: Vec<[u8; 48]>,
+    policy_digests: Vec<[u8; 32]>,
+    minimum_tcb: Option<TcbVersion>,
+    allow_simulated: bool,
+    allow_milan: bool,
+}
+
+impl Rule {
+    /// Reads the JSON form.
+    pub fn from_json(json: &[u8]) -> Result<Self, RuleError> {
+        let file: RuleFile = serde_json::from_slice(json).map_err(|source| RuleError::Syntax { source })?;
+        file.try_into()
+    }
+
+    /// Whether a guest with these facts may have the resource; else the first condition that it fails.
+    pub fn check(&self, facts: &Facts) -> Result<(), Mismatch> {
+        if facts.simulated && !self.allow_simulated {
+            return Err(Mismatch::Simulated);
+        }
+        if facts.product == Product::Milan && !self.allow_milan {
+            return Err(Mismatch::Milan);
+        }
+        if !self.launch_digests.contains(&facts.measurement) {
+            return Err(Mismatch::Measurement);
+        }
+        if !self.policy_digests.contains(&facts.initdata) {
+            return Err(Mismatch::Policy);
+        }
+        match self.minimum_tcb.as_ref().and_then(|minimum| below(&facts.tcb, minimum)) {
+            Some(part) => Err(Mismatch::Tcb { part }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The first part of a TCB that is below the minimum. Parts are compared one by one, never as one number: a newer
+/// microcode does not make up for an older firmware. A minimum for a part that the platform does not have is not met.
+fn below(tcb: &TcbVersion, minimum: &TcbVersion) -> Option<&'static str> {
+    let parts = [
+        (
+            "fmc",
+            minimum.fmc.is_none_or(|least| tcb.fmc.is_some_and(|fmc| fmc >= least)),
+        ),
+        ("bootloader", tcb.bootloader >= minimum.bootloader),
+        ("tee", tcb.tee >= minimum.tee),
+        ("snp", tcb.snp >= minimum.snp),
+        ("microcode", tcb.microcode >= minimum.microcode),
+    ];
+    parts.into_iter().find_map(|(part, met)| (!met).then_some(part))
+}
+
+/// Why a rule does not release its resource to a guest. The text goes to the guest: it names the class of the cause
+/// and nothing of the rule's contents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Mismatch {
+    /// Development evidence, real resource.
+    #[error("simulated evidence is not allowed by the rule")]
+    Simulated,
+    /// Milan's attestation keys can be extracted in software.
+    #[error("product Milan is not allowed by the rule")]
+    Milan,
+    /// Another guest image, firmware, command line or CPU count.
+    #[error("measurement not in the rule")]
+    Measurement,
+    /// Another workload policy.
+    #[error("initdata digest not in the rule")]
+    Policy,
+    /// Old platform firmware.
+    #[error("TCB below minimum: {part}")]
+    Tcb {
+        /// Which SPL.
+        part: &'static str,
+    },
+}
+
+/// A rule as JSON, with digests as hex.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct RuleFile {
+    launch_digests: Vec<String>,
+    policy_digests: Vec<String>,
+    #[serde(default)]
+    minimum_tcb: Option<TcbVersion>,
+    #[serde(default)]
+    allow_simulated: bool,
+    #[serde(default)]
+    allow_milan: bool,
+}
+
+impl TryFrom<RuleFile> for Rule {
+    type Error = RuleError;
+
+    fn try_from(file: RuleFile) -> Result<Self, RuleError> {
+        Ok(Self {
+            launch_digests: digests("launch-digests", &file.launch_digests)?,
+            policy_digests: digests("policy-digests", &file.policy_digests)?,
+            minimum_tcb: file.minimum_tcb,
+            allow_simulated: file.allow_simulated,
+            allow_milan: file.allow_milan,
+        })
+    }
+}
+
+impl From<Rule> for RuleFile {
+    fn from(rule: Rule) -> Self {
+        Self {
+            launch_digests: rule.launch_digests.iter().map(hex::encode).collect(),
+            policy_digests: rule.policy_digests.iter().map(hex::encode).collect(),
+            minimum_tcb: rule.minimum_tcb,
+            allow_simulated: rule.allow_simulated,
+            allow_milan: rule.allow_milan,
+        }
+    }
+}
+
+fn digests<const N: usize>(list: &'static str, texts: &[String]) -> Result<Vec<[u8; N]>, RuleError> {
+    if texts.len() > MAX_DIGESTS {
+        return Err(RuleError::TooMany { list });
+    }
+    let decode = |(index, text): (usize, &String)| {
+        let mut digest = [0; N];
+        hex::decode_to_slice(text, &mut digest).map_err(|_| RuleError::NotADigest {
+            list,
+            index,
+            digits: 2 * N,
+        })?;
+        // A launch digest or policy digest of zeros is a placeholder that somebody forgot.
+        if digest == [0; N] {
+            Err(RuleError::Zero { list, index })
+        } else {
+            Ok(digest)
+        }
+    };
+    texts.iter().enumerate().map(decode).collect()
+}
+
+/// The JSON is not a rule. Shown to the admin who sent it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RuleError {
+    /// Not JSON, or a member unknown, missing or of the wrong type.
+    #[error("not a rule: {source}")]
+    Syntax {
+        /// Where and why; serde's text names members and positions.
+        source: serde_json::Error,
+    },
+    /// A list is too long.
+    #[error("{list} has more than {MAX_DIGESTS} entries")]
+    TooMany {
+        /// Which list.
+        list: &'static str,
+    },
+    /// Not hex, or not the right length.
+    #[error("{list}[{index}] is not {digits} hex digits")]
+    NotADigest {
+        /// Which list.
+        list: &'static str,
+        /// Which entry, from 0.
+        index: usize,
+        /// How many digits it must have.
+        digits: usize,
+    },
+    /// All zeros.
+    #[error("{list}[{index}] is all zeros")]
+    Zero {
+        /// Which list.
+        list: &'static str,
+        /// Which entry, from 0.
+        index: usize,
+    },
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,193 @@
+use super::*;
+use crate::testing::facts;
+
+fn rule() -> Rule {
+    Rule {
+        launch_digests: vec![[1; 48], [2; 48]],
+        policy_digests: vec![[3; 32]],
+        minimum_tcb: Some(TcbVersion {
+            fmc: None,
+            bootloader: 3,
+            tee: 0,
+            snp: 20,
+            microcode: 209,
+        }),
+        allow_simulated: false,
+        allow_milan: false,
+    }
+}
+
+fn good() -> Facts {
+    let mut facts = facts();
+    facts.simulated = false;
+    facts.product = Product::Genoa;
+    facts.measurement = [2; 48];
+    facts.initdata = [3; 32];
+    facts.tcb = TcbVersion {
+        fmc: None,
+        bootloader: 3,
+        tee: 0,
+        snp: 20,
+        microcode: 209,
+    };
+    facts
+}
+
+#[test]
+fn every_condition_alone_refuses() {
+    assert_eq!(rule().check(&good()), Ok(()));
+    type Change = fn(&mut Facts);
+    let cases: [(Change, Mismatch); 5] = [
+        (|f| f.simulated = true, Mismatch::Simulated),
+        (|f| f.product = Product::Milan, Mismatch::Milan),
+        (|f| f.measurement[47] ^= 1, Mismatch::Measurement),
+        (|f| f.initdata[0] ^= 0x80, Mismatch::Policy),
+        (|f| f.tcb.snp = 19, Mismatch::Tcb { part: "snp" }),
+    ];
+    for (change, expected) in cases {
+        let mut facts = good();
+        change(&mut facts);
+        assert_eq!(rule().check(&facts), Err(expected));
+    }
+}
+
+#[test]
+fn permissions_are_separate() {
+    let simulated = Facts {
+        simulated: true,
+        ..good()
+    };
+    let milan = Facts {
+        product: Product::Milan,
+        ..good()
+    };
+    let allow_simulated = Rule {
+        allow_simulated: true,
+        ..rule()
+    };
+    let allow_milan = Rule {
+        allow_milan: true,
+        ..rule()
+    };
+    assert_eq!(allow_simulated.check(&simulated), Ok(()));
+    assert_eq!(allow_simulated.check(&milan), Err(Mismatch::Milan));
+    assert_eq!(allow_milan.check(&milan), Ok(()));
+    assert_eq!(allow_milan.check(&simulated), Err(Mismatch::Simulated));
+}
+
+#[test]
+fn empty_lists_match_nothing() {
+    let none = Rule {
+        launch_digests: vec![],
+        ..rule()
+    };
+    assert_eq!(none.check(&good()), Err(Mismatch::Measurement));
+    let none = Rule {
+        policy_digests: vec![],
+        ..rule()
+    };
+    assert_eq!(none.check(&good()), Err(Mismatch::Policy));
+}
+
+#[test]
+fn json_round_trip() {
+    let json = serde_json::to_vec(&rule()).unwrap();
+    assert_eq!(Rule::from_json(&json).unwrap(), rule());
+    let text = String::from_utf8(json).unwrap();
+    assert!(
+        text.contains(r#""allow-simulated":false"#) && text.contains(r#""minimum-tcb":{"bootloader":3"#),
+        "{text}"
+    );
+    let short = Rule::from_json(br#"{"launch-digests":[],"policy-digests":[]}"#).unwrap();
+    assert!(!short.allow_simulated && !short.allow_milan && short.minimum_tcb.is_none());
+}
+
+#[test]
+fn json_is_strict() {
+    let zero = format!(r#"{{"launch-digests":["{}"],"policy-digests":[]}}"#, "00".repeat(48));
+    assert!(matches!(
+        Rule::from_json(zero.as_bytes()),
+        Err(RuleError::Zero {
+            list: "launch-digests",
+            index: 0
+        })
+    ));
+    let short = format!(r#"{{"launch-digests":[],"policy-digests":["{}"]}}"#, "ab".repeat(31));
+    assert!(matches!(
+        Rule::from_json(short.as_bytes()),
+        Err(RuleError::NotADigest {
+            list: "policy-digests",
+            index: 0,
+            digits: 64
+        })
+    ));
+    let many = serde_json::json!({"launch-digests": vec!["ab".repeat(48); 257], "policy-digests": []}).to_string();
+    assert!(matches!(
+        Rule::from_json(many.as_bytes()),
+        Err(RuleError::TooMany { list: "launch-digests" })
+    ));
+    for (json, named) in [
+        (
+            r#"{"launch-digests":[],"policy-digests":[],"allow-everything":true}"#,
+            "allow-everything",
+        ),
+        (
+            r#"{"launch-digests":[],"policy-digests":[],"minimum-tcb":{"bootloader":1,"tee":0,"snp":0,"ucode":0}}"#,
+            "ucode",
+        ),
+        (r#"{"policy-digests":[]}"#, "launch-digests"),
+        (
+            r#"{"launch-digests":[],"policy-digests":[],"minimum-tcb":{"bootloader":256,"tee":0,"snp":0,"microcode":0}}"#,
+            "256",
+        ),
+    ] {
+        let error = Rule::from_json(json.as_bytes()).unwrap_err();
+        assert!(
+            matches!(error, RuleError::Syntax { .. }) && error.to_string().contains(named),
+            "{error}"
+        );
+    }
+    assert!(matches!(Rule::from_json(b"\xff\x00"), Err(RuleError::Syntax { .. })));
+}
+
+#[test]
+fn each_part_of_the_tcb_counts_alone() {
+    const HAVE: TcbVersion = TcbVersion {
+        fmc: None,
+        bootloader: 3,
+        tee: 0,
+        snp: 20,
+        microcode: 209,
+    };
+    let turin = TcbVersion { fmc: Some(1), ..HAVE };
+    for (tcb, minimum, part) in [
+        (HAVE, HAVE, None),
+        (HAVE, TcbVersion { fmc: Some(0), ..HAVE }, Some("fmc")),
+        (
+            HAVE,
+            TcbVersion {
+                bootloader: 4,
+                snp: 0,
+                ..HAVE
+            },
+            Some("bootloader"),
+        ),
+        (HAVE, TcbVersion { tee: 1, ..HAVE }, Some("tee")),
+        (
+            HAVE,
+            TcbVersion {
+                snp: 21,
+                microcode: 0,
+                ..HAVE
+            },
+            Some("snp"),
+        ),
+        (HAVE, TcbVersion { microcode: 210, ..HAVE }, Some("microcode")),
+        (turin, TcbVersion { fmc: Some(2), ..HAVE }, Some("fmc")),
+        (turin, turin, None),
+        (turin, HAVE, None),
+    ] {
+        assert_eq!(below(&tcb, &minimum), part);
+        assert_eq!(tcb.meets(&minimum), part.is_none());
+    }
+}

@@ -1,0 +1,20 @@
+//! The broker over real sockets, with the real client and with bytes that no client would send.
+//!
+//! Evidence comes from the simulated platform's own code. Each test has a folder, a server and a port of its own.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "what fixtures do outside of test functions is a test too"
+)]
+
+mod admin;
+mod body;
+mod fixture;
+mod guest;
+mod handshake;
+mod hostile;
+mod program;
+mod release;

@@ -1,0 +1,410 @@
+//! The agent's API as the shim uses it.
+//!
+//! Answers are the guest's and therefore hostile: ttrpc bounds a frame to 4 MiB, this module bounds and cleans what is in it.
+//! Every call has a deadline but two, which end with the VM: [`Agent::start_container`] (images and models are pulled
+//! then) and [`Agent::wait_container`]. A refusal keeps the gRPC code that the agent gave it.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use cella_protos::agent as wire;
+use cella_protos::agent_ttrpc::AgentClient;
+use cella_protos::{AGENT_PORT, STREAM_PORT};
+use protobuf::Enum;
+use tokio::io::AsyncWriteExt;
+use ttrpc::Code;
+use ttrpc::context::{Context, with_timeout};
+
+use crate::untrusted::{MAX_MESSAGE, printable};
+use crate::vsock::{Stream, Transport, VsockError};
+
+/// For calls that the agent answers from what it knows.
+const QUICK: Duration = Duration::from_secs(10);
+/// Most pipes of one container.
+const PIPES: usize = 3;
+
+/// A connection to an agent.
+#[derive(Clone)]
+pub struct Agent {
+    client: AgentClient,
+}
+
+/// The agent's first answer, cleaned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hello {
+    /// For logs.
+    pub version: String,
+    /// SHA-256 of the initdata that it obeys.
+    pub initdata_digest: [u8; 32],
+}
+
+/// Stream numbers of a container's pipes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pipes {
+    /// Where stdin goes.
+    pub stdin: Option<u32>,
+    /// Where stdout comes from; none where the policy keeps it in the guest.
+    pub stdout: Option<u32>,
+    /// Where stderr comes from; likewise.
+    pub stderr: Option<u32>,
+}
+
+/// How a container ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExitInfo {
+    /// 128 + signal when killed.
+    pub status: u32,
+    /// By the guest's clock, replaced by the host's where that makes no sense.
+    pub at: SystemTime,
+}
+
+/// A call that failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AgentError {
+    /// No connection.
+    #[error("cannot reach the agent")]
+    Connect {
+        /// Why not.
+        #[source]
+        source: VsockError,
+    },
+    /// The agent says no; its words, made printable. Most often a denial by the policy.
+    #[error("{message}")]
+    Refused {
+        /// The gRPC code.
+        code: Code,
+        /// What the agent says.
+        message: String,
+    },
+    /// No answer in time.
+    #[error("the agent did not answer {call} in time")]
+    Timeout {
+        /// The call.
+        call: &'static str,
+    },
+    /// The connection broke or carried something else than ttrpc.
+    #[error("the connection to the agent failed during {call}")]
+    Broken {
+        /// The call.
+        call: &'static str,
+        /// Why.
+        #[source]
+        source: Box<ttrpc::Error>,
+    },
+    /// An answer that no honest agent gives.
+    #[error("the agent's answer to {call} is invalid: {what}")]
+    Invalid {
+        /// The call.
+        call: &'static str,
+        /// What is wrong with it.
+        what: &'static str,
+    },
+}
+
+impl Agent {
+    /// Connects and says hello, both within `deadline`.
+    ///
+    /// # Errors
+    /// See [`AgentError`]. Until the agent listens, [`AgentError::Connect`].
+    pub async fn connect(transport: &dyn Transport, deadline: Duration) -> Result<(Self, Hello), AgentError> {
+        let start = tokio::time::Instant::now();
+        let stream = transport
+            .connect(AGENT_PORT, deadline)
+            .await
+            .map_err(|source| AgentError::Connect { source })?;
+        let socket = ttrpc::asynchronous::transport::Socket::new(stream);
+        let agent = Self {
+            client: AgentClient::new(ttrpc::asynchronous::Client::new(socket)),
+        };
+        let left = deadline.saturating_sub(start.elapsed()).max(Duration::from_millis(1));
+        let request = wire::HelloRequest::new();
+        let answer = bounded("Hello", left, agent.client.hello(within(left), &request)).await?;
+        let initdata_digest = answer
+            .initdata_digest
+            .as_slice()
+            .try_into()
+            .map_err(|_| AgentError::Invalid {
+                call: "Hello",
+                what: "the digest has not 32 bytes",
+            })?;
+        Ok((
+            agent,
+            Hello {
+                version: printable(&answer.agent_version, 64),
+                initdata_digest,
+            },
+        ))
+    }
+
+    /// Hands over addresses and routes.
+    ///
+    /// # Errors
+    /// See [`AgentError`]; 10 s at most.
+    pub async fn configure_network(&self, request: &wire::ConfigureNetworkRequest) -> Result<(), AgentError> {
+        let call = self.client.configure_network(within(QUICK), request);
+        bounded("ConfigureNetwork", QUICK, call).await.map(drop)
+    }
+
+    /// Asks for a container; a denial by the policy is [`AgentError::Refused`].
+    ///
+    /// # Errors
+    /// See [`AgentError`]; 10 s at most. Pipes that were not asked for or are numbered twice are invalid.
+    pub async fn create_container(&self, request: &wire::CreateContainerRequest) -> Result<Pipes, AgentError> {
+        let call = self.client.create_container(within(QUICK), request);
+        let answer = bounded("CreateContainer", QUICK, call).await?;
+        pipes(request, &answer).map_err(|what| AgentError::Invalid {
+            call: "CreateContainer",
+            what,
+        })
+    }
+
+    /// Takes a pipe's stream; each may be taken once.
+    ///
+    /// # Errors
+    /// See [`AgentError`]; 10 s at most.
+    pub async fn open_pipe(transport: &dyn Transport, number: u32) -> Result<Box<dyn Stream>, AgentError> {
+        let connect = |source| AgentError::Connect { source };
+        let mut stream = transport.connect(STREAM_PORT, QUICK).await.map_err(connect)?;
+        let io = |source| {
+            connect(VsockError::Connect {
+                port: STREAM_PORT,
+                source,
+            })
+        };
+        stream.write_all(&number.to_le_bytes()).await.map_err(io)?;
+        stream.flush().await.map_err(io)?;
+        Ok(stream)
+    }
+
+    /// Starts the process; waits for keys, image and models, however long that takes. Cancel it when the VM dies.
+    ///
+    /// # Errors
+    /// See [`AgentError`].
+    pub async fn start_container(&self, id: &str) -> Result<(), AgentError> {
+        let request = wire::StartContainerRequest {
+            id: id.to_owned(),
+            ..Default::default()
+        };
+        let answer = self.client.start_container(Context::default(), &request).await;
+        answer.map(drop).map_err(|error| failure("StartContainer", error))
+    }
+
+    /// Waits for the process's end. Cancel it when the VM dies.
+    ///
+    /// # Errors
+    /// See [`AgentError`].
+    pub async fn wait_container(&self, id: &str) -> Result<ExitInfo, AgentError> {
+        let request = wire::WaitContainerRequest {
+            id: id.to_owned(),
+            ..Default::default()
+        };
+        let answer = self.client.wait_container(Context::default(), &request).await;
+        answer
+            .map(|answer| exit_info(&answer, SystemTime::now()))
+            .map_err(|error| failure("WaitContainer", error))
+    }
+
+    /// Sends a signal to the process, or to all of the container's.
+    ///
+    /// # Errors
+    /// See [`AgentError`]; 10 s at most.
+    pub async fn signal_container(&self, id: &str, signal: u32, all: bool) -> Result<(), AgentError> {
+        let request = wire::SignalContainerRequest {
+            id: id.to_owned(),
+            signal,
+            all,
+            ..Default::default()
+        };
+        let call = self.client.signal_container(within(QUICK), &request);
+        bounded("SignalContainer", QUICK, call).await.map(drop)
+    }
+
+    /// Removes a container that is not running.
+    ///
+    /// # Errors
+    /// See [`AgentError`]; 10 s at most.
+    pub async fn delete_container(&self, id: &str) -> Result<(), AgentError> {
+        let request = wire::DeleteContainerRequest {
+            id: id.to_owned(),
+            ..Default::default()
+        };
+        let call = self.client.delete_container(within(QUICK), &request);
+        bounded("DeleteContainer", QUICK, call).await.map(drop)
+    }
+
+    /// Asks the guest to zero model memory and power off, within `deadline`. A connection that ends instead of an answer is a
+    /// success.
+    ///
+    /// # Errors
+    /// See [`AgentError`].
+    pub async fn shutdown(&self, deadline: Duration) -> Result<(), AgentError> {
+        let request = wire::ShutdownRequest::new();
+        match bounded("Shutdown", deadline, self.client.shutdown(within(deadline), &request)).await {
+            Ok(_) | Err(AgentError::Broken { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// What the agent is told of a deadline: a little more than is waited, since ttrpc's own timeout is an error like any other.
+fn within(deadline: Duration) -> Context {
+    let told = deadline + Duration::from_secs(1);
+    with_timeout(i64::try_from(told.as_nanos()).unwrap_or(i64::MAX))
+}
+
+/// The answer to `call`, within `deadline`.
+async fn bounded<T>(
+    name: &'static str,
+    deadline: Duration,
+    call: impl Future<Output = ttrpc::Result<T>>,
+) -> Result<T, AgentError> {
+    match tokio::time::timeout(deadline, call).await {
+        Ok(answer) => answer.map_err(|error| failure(name, error)),
+        Err(_) => Err(AgentError::Timeout { call: name }),
+    }
+}
+
+fn failure(call: &'static str, error: ttrpc::Error) -> AgentError {
+    match error {
+        ttrpc::Error::RpcStatus(status) => {
+            let code = Code::from_i32(status.code.value()).unwrap_or(Code::UNKNOWN);
+            match code {
+                Code::DEADLINE_EXCEEDED => AgentError::Timeout { call },
+                code => AgentError::Refused {
+                    code,
+                    message: printable(&status.message, MAX_MESSAGE),
+                },
+            }
+        }
+        source => AgentError::Broken {
+            call,
+            source: Box::new(source),
+        },
+    }
+}
+
+fn pipes(
+    request: &wire::CreateContainerRequest,
+    answer: &wire::CreateContainerResponse,
+) -> Result<Pipes, &'static str> {
+    let pipes = [
+        (request.stdin, answer.stdin_stream),
+        (request.stdout, answer.stdout_stream),
+        (request.stderr, answer.stderr_stream),
+    ];
+    let mut seen = Vec::with_capacity(PIPES);
+    for (wanted, number) in pipes {
+        if number != 0 && !wanted {
+            return Err("a pipe that was not asked for");
+        }
+        if number != 0 && seen.contains(&number) {
+            return Err("two pipes with one number");
+        }
+        seen.push(number);
+    }
+    let some = |number: u32| (number != 0).then_some(number);
+    Ok(Pipes {
+        stdin: some(answer.stdin_stream),
+        stdout: some(answer.stdout_stream),
+        stderr: some(answer.stderr_stream),
+    })
+}
+
+/// The guest's clock is its own; a time that is before the epoch or in the future is replaced by `now`.
+fn exit_info(answer: &wire::WaitContainerResponse, now: SystemTime) -> ExitInfo {
+    let told = u64::try_from(answer.exited_at_unix_ns).ok().filter(|ns| *ns > 0);
+    let at = told
+        .and_then(|ns| UNIX_EPOCH.checked_add(Duration::from_nanos(ns)))
+        .filter(|at| *at <= now);
+    ExitInfo {
+        status: answer.exit_status.min(255),
+        at: at.unwrap_or(now),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_keep_their_code_and_lose_control_characters() {
+        let error = failure(
+            "CreateContainer",
+            ttrpc::Error::RpcStatus(ttrpc::get_status(Code::PERMISSION_DENIED, "policy denies\nx")),
+        );
+        let AgentError::Refused {
+            code: Code::PERMISSION_DENIED,
+            message,
+        } = error
+        else {
+            panic!("{error:?}")
+        };
+        assert_eq!(message, "policy denies?x");
+        let long = failure(
+            "x",
+            ttrpc::Error::RpcStatus(ttrpc::get_status(Code::INTERNAL, "y".repeat(1 << 20))),
+        );
+        let AgentError::Refused { message, .. } = long else {
+            panic!()
+        };
+        assert!(message.len() <= MAX_MESSAGE + "…".len());
+    }
+
+    #[test]
+    fn deadlines_and_broken_connections_are_told_apart() {
+        let late = ttrpc::Error::RpcStatus(ttrpc::get_status(Code::DEADLINE_EXCEEDED, "x"));
+        assert!(matches!(failure("Hello", late), AgentError::Timeout { call: "Hello" }));
+        assert!(matches!(
+            failure("Hello", ttrpc::Error::RemoteClosed),
+            AgentError::Broken { call: "Hello", .. }
+        ));
+    }
+
+    #[test]
+    fn pipes_must_match_the_request() {
+        let request = wire::CreateContainerRequest {
+            stdout: true,
+            stderr: true,
+            ..Default::default()
+        };
+        let answer = |stdin_stream, stdout_stream, stderr_stream| wire::CreateContainerResponse {
+            stdin_stream,
+            stdout_stream,
+            stderr_stream,
+            ..Default::default()
+        };
+        let good = Pipes {
+            stdin: None,
+            stdout: Some(5),
+            stderr: None,
+        };
+        assert_eq!(pipes(&request, &answer(0, 5, 0)), Ok(good));
+        assert!(pipes(&request, &answer(1, 5, 0)).is_err());
+        assert!(pipes(&request, &answer(0, 5, 5)).is_err());
+    }
+
+    #[test]
+    fn a_guest_cannot_die_in_the_future() {
+        let now = UNIX_EPOCH + Duration::from_secs(1000);
+        let info = |exit_status, exited_at_unix_ns| {
+            exit_info(
+                &wire::WaitContainerResponse {
+                    exit_status,
+                    exited_at_unix_ns,
+                    ..Default::default()
+                },
+                now,
+            )
+        };
+        assert_eq!(
+            info(137, 5),
+            ExitInfo {
+                status: 137,
+                at: UNIX_EPOCH + Duration::from_nanos(5)
+            }
+        );
+        for odd in [0, -1, i64::MIN, i64::MAX] {
+            assert_eq!(info(u32::MAX, odd), ExitInfo { status: 255, at: now });
+        }
+    }
+}

@@ -1,0 +1,457 @@
+//! The shim's configuration: `/etc/cella/config.toml`, or the file that containerd's runtime options name.
+//!
+//! [`file::ConfigFile`] is what the text says, field by field with unit, default, range and effect; [`Config`] is what was
+//! settled from it on this host. Once a `Config` exists, every file that it names was there, TEE and acceleration are
+//! decided and no key was ignored. The configuration is host input: nothing in it can make the guest trust anything, since
+//! what matters (kernel, initrd, command line, firmware, vCPUs) is measured.
+
+pub mod file;
+pub mod host;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use file::{AccelChoice, ConfigFile, LogLevel, TeeChoice};
+use host::HostFacts;
+
+use crate::options::ConfigSource;
+
+/// Longest configuration that is read, in bytes.
+const MAX_CONFIG: u64 = 64 * 1024;
+/// Longest kernel command line, in bytes: x86 takes 2047 and a terminator.
+const MAX_CMDLINE: usize = 2047;
+/// Under TCG everything takes longer by about this factor (measured boot 0.5 s to 2.2 s, `guest-boot.md` 5).
+const TCG_TIMEOUT_FACTOR: u32 = 3;
+/// Longest run directory that leaves room for `/<24 characters>/console.sock` in the 107 bytes of a socket path.
+const MAX_RUN_DIR: usize = 64;
+
+/// A configuration that was checked against this host.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// What protects the guest.
+    pub tee: Tee,
+    /// How its instructions are executed.
+    pub accel: Accel,
+    /// QEMU's program.
+    pub qemu: PathBuf,
+    /// Directories with QEMU's firmware files, for `-L`.
+    pub qemu_data_dirs: Vec<String>,
+    /// Kernel, initrd and command line, all measured.
+    pub guest: GuestImage,
+    /// AmdSev OVMF, measured.
+    pub firmware: String,
+    /// Virtual CPUs, measured.
+    pub vcpus: u32,
+    /// Guest memory.
+    pub memory_mib: u32,
+    /// Parent of the run directories.
+    pub run_dir: PathBuf,
+    /// Bound on the console log, both files together.
+    pub console_log_bytes: u64,
+    /// From QEMU's start to the agent's first answer; already scaled for TCG.
+    pub boot_timeout: Duration,
+    /// Least severe level that is logged.
+    pub log_level: slog::Level,
+    /// Replaces the profile's CPU model.
+    pub cpu_model: Option<String>,
+}
+
+/// What protects the guest, with what only that kind needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Tee {
+    /// AMD SEV-SNP; vsock through `/dev/vhost-vsock`.
+    Snp,
+    /// Nothing: the simulated platform of a development host (`design.md`, 5).
+    Sim(SimPrograms),
+}
+
+/// The programs that stand where hardware is missing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SimPrograms {
+    /// `cella-sim-platform`.
+    pub platform: PathBuf,
+    /// Its keys and certificates.
+    pub state: PathBuf,
+    /// `vhost-device-vsock`.
+    pub vsock: PathBuf,
+}
+
+/// How guest instructions are executed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Accel {
+    /// By the CPU.
+    Kvm,
+    /// By QEMU's translator.
+    Tcg,
+}
+
+impl fmt::Display for Accel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Kvm => "kvm",
+            Self::Tcg => "tcg",
+        })
+    }
+}
+
+/// What boots.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GuestImage {
+    /// `vmlinuz`.
+    pub kernel: String,
+    /// `initrd`.
+    pub initrd: String,
+    /// Contents of `cmdline` without its newline.
+    pub cmdline: String,
+}
+
+/// A configuration that cannot be used. Says which key, which path and what to do.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The file is not there or cannot be read.
+    #[error("cannot read the configuration {path}: write it, or name another with --runtime-config-path")]
+    Read {
+        /// Where it was looked for.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Longer than any real configuration.
+    #[error("configuration {origin} is longer than {MAX_CONFIG} bytes")]
+    TooLong {
+        /// Where it came from.
+        origin: String,
+    },
+    /// Not TOML, an unknown key, a value of the wrong type.
+    #[error("configuration {origin}, line {line}: {message}")]
+    Parse {
+        /// Where it came from.
+        origin: String,
+        /// Line, from 1; 0 where the parser names none.
+        line: usize,
+        /// What the parser says, with the key's name.
+        message: String,
+    },
+    /// A number out of its range.
+    #[error("configuration key {key} is {value}, allowed is {allowed}")]
+    Range {
+        /// The key.
+        key: &'static str,
+        /// The value.
+        value: u64,
+        /// The range in words.
+        allowed: &'static str,
+    },
+    /// A text that is not allowed for its key.
+    #[error("configuration key {key} is {value:?}: {reason}")]
+    Value {
+        /// The key.
+        key: &'static str,
+        /// The value, made printable.
+        value: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// A file or directory that is named but absent.
+    #[error("configuration key {key}: {path} {problem}; {remedy}")]
+    Missing {
+        /// The key.
+        key: &'static str,
+        /// The path that was looked at.
+        path: PathBuf,
+        /// "does not exist", "is not a file", …
+        problem: &'static str,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// A key that has no meaning for the chosen TEE.
+    #[error("configuration key {key} is set, but is used with tee = \"sim\" only: remove it")]
+    Unused {
+        /// The key.
+        key: &'static str,
+    },
+    /// The host cannot do what was asked for.
+    #[error("configuration key {key}: {reason}")]
+    Host {
+        /// The key.
+        key: &'static str,
+        /// What is missing, and what to do.
+        reason: host::Lack,
+    },
+}
+
+impl Config {
+    /// Reads, parses and checks the configuration against this host.
+    ///
+    /// # Errors
+    /// See [`ConfigError`]. Blocking file reads of at most 64 KiB; call it off the async threads.
+    pub fn load(source: &ConfigSource) -> Result<Self, ConfigError> {
+        let (text, origin) = match source {
+            ConfigSource::Inline(text) => (text.clone(), "in containerd's runtime options".to_owned()),
+            ConfigSource::File(path) => (read_bounded(path)?, path.display().to_string()),
+        };
+        let file = ConfigFile::parse(&text, &origin)?;
+        Self::settle(&file, &HostFacts::probe())
+    }
+
+    /// Makes the validated type, with `host` saying what this machine can do.
+    ///
+    /// # Errors
+    /// See [`ConfigError`].
+    pub fn settle(file: &ConfigFile, host: &HostFacts) -> Result<Self, ConfigError> {
+        in_range("vcpus", file.vcpus, 1, 64, "1 to 64")?;
+        in_range("memory-mib", file.memory_mib, 128, 16 * 1024 * 1024, "128 to 16777216")?;
+        in_range("console-log-kib", file.console_log_kib, 8, 65536, "8 to 65536")?;
+        in_range("boot-timeout-s", file.boot_timeout_s, 1, 3600, "1 to 3600")?;
+        let tee = settle_tee(file, host)?;
+        let accel = settle_accel(file, &tee, host)?;
+        present(
+            "qemu",
+            &file.qemu,
+            Kind::File,
+            "install QEMU 9.1 or newer, or set the key to its path",
+        )?;
+        for dir in &file.qemu_data_dirs {
+            present(
+                "qemu-data-dirs",
+                dir,
+                Kind::Directory,
+                "name the directories with QEMU's firmware files",
+            )?;
+        }
+        present(
+            "firmware",
+            &file.firmware,
+            Kind::File,
+            "install the AmdSev build of OVMF, or set the key to its path",
+        )?;
+        let boot_timeout = Duration::from_secs(u64::from(file.boot_timeout_s));
+        Ok(Self {
+            guest: guest_image(&file.guest_image)?,
+            qemu: file.qemu.clone(),
+            qemu_data_dirs: file
+                .qemu_data_dirs
+                .iter()
+                .map(|d| utf8("qemu-data-dirs", d))
+                .collect::<Result<_, _>>()?,
+            firmware: utf8("firmware", &file.firmware)?,
+            vcpus: file.vcpus,
+            memory_mib: file.memory_mib,
+            run_dir: run_dir(&file.run_dir)?,
+            console_log_bytes: u64::from(file.console_log_kib) * 1024,
+            boot_timeout: if accel == Accel::Tcg {
+                boot_timeout * TCG_TIMEOUT_FACTOR
+            } else {
+                boot_timeout
+            },
+            log_level: file.log_level.into(),
+            cpu_model: file.cpu_model.as_deref().map(cpu_model).transpose()?,
+            tee,
+            accel,
+        })
+    }
+}
+
+impl From<LogLevel> for slog::Level {
+    fn from(level: LogLevel) -> Self {
+        match level {
+            LogLevel::Error => Self::Error,
+            LogLevel::Warn => Self::Warning,
+            LogLevel::Info => Self::Info,
+            LogLevel::Debug => Self::Debug,
+        }
+    }
+}
+
+fn read_bounded(path: &Path) -> Result<String, ConfigError> {
+    use std::io::Read;
+    let read = || -> std::io::Result<String> {
+        let mut text = String::new();
+        std::fs::File::open(path)?
+            .take(MAX_CONFIG + 1)
+            .read_to_string(&mut text)?;
+        Ok(text)
+    };
+    let text = read().map_err(|source| ConfigError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
+    if u64::try_from(text.len()).is_ok_and(|len| len <= MAX_CONFIG) {
+        Ok(text)
+    } else {
+        Err(ConfigError::TooLong {
+            origin: path.display().to_string(),
+        })
+    }
+}
+
+fn settle_tee(file: &ConfigFile, host: &HostFacts) -> Result<Tee, ConfigError> {
+    let lack = |reason| ConfigError::Host { key: "tee", reason };
+    match file.tee {
+        TeeChoice::Tdx => Err(lack(host::Lack::TdxUnsupported)),
+        TeeChoice::Auto | TeeChoice::Snp => {
+            host.snp().map_err(lack)?;
+            for (key, set) in file.sim_keys() {
+                if set {
+                    return Err(ConfigError::Unused { key });
+                }
+            }
+            Ok(Tee::Snp)
+        }
+        TeeChoice::Sim => {
+            let program = |key, value: &Option<PathBuf>, default: &str, remedy| {
+                let path = value.clone().unwrap_or_else(|| default.into());
+                present(key, &path, Kind::File, remedy).map(|()| path)
+            };
+            let state = file.sim_state.clone().unwrap_or_else(|| file::DEFAULT_SIM_STATE.into());
+            present(
+                "sim-state",
+                &state,
+                Kind::Directory,
+                "make it with `cella-sim-platform init --state <dir>`",
+            )?;
+            Ok(Tee::Sim(SimPrograms {
+                platform: program(
+                    "sim-platform",
+                    &file.sim_platform,
+                    file::DEFAULT_SIM_PLATFORM,
+                    "build cella-sim-platform, or set the key to its path",
+                )?,
+                vsock: program(
+                    "vhost-device-vsock",
+                    &file.vhost_device_vsock,
+                    file::DEFAULT_VHOST_DEVICE_VSOCK,
+                    "install vhost-device-vsock 0.3, or set the key to its path",
+                )?,
+                state,
+            }))
+        }
+    }
+}
+
+fn settle_accel(file: &ConfigFile, tee: &Tee, host: &HostFacts) -> Result<Accel, ConfigError> {
+    let lack = |reason| ConfigError::Host { key: "accel", reason };
+    match (file.accel, tee) {
+        (AccelChoice::Tcg, Tee::Snp) => Err(lack(host::Lack::TcgWithSnp)),
+        (AccelChoice::Tcg, Tee::Sim(_)) => Ok(Accel::Tcg),
+        (AccelChoice::Kvm, _) | (AccelChoice::Auto, Tee::Snp) => host.kvm().map(|()| Accel::Kvm).map_err(lack),
+        (AccelChoice::Auto, Tee::Sim(_)) => Ok(if host.kvm().is_ok() { Accel::Kvm } else { Accel::Tcg }),
+    }
+}
+
+fn guest_image(dir: &Path) -> Result<GuestImage, ConfigError> {
+    const REMEDY: &str = "build it with `make guest-image`, or set the key to its directory";
+    present("guest-image", dir, Kind::Directory, REMEDY)?;
+    let part = |name: &str| {
+        let path = dir.join(name);
+        present("guest-image", &path, Kind::File, REMEDY)?;
+        utf8("guest-image", &path)
+    };
+    let cmdline_path = part("cmdline")?;
+    let cmdline = read_bounded(Path::new(&cmdline_path))?;
+    let cmdline = cmdline.strip_suffix('\n').unwrap_or(&cmdline);
+    let value = |reason| ConfigError::Value {
+        key: "guest-image",
+        value: cmdline_path.clone(),
+        reason,
+    };
+    if cmdline.is_empty() || cmdline.len() > MAX_CMDLINE {
+        return Err(value("the command line must have 1 to 2047 bytes"));
+    }
+    if cmdline.trim() != cmdline || !cmdline.bytes().all(|b| (0x20..0x7f).contains(&b)) {
+        // QEMU, the firmware and the digest's computation must see the same bytes.
+        return Err(value(
+            "the command line must be one line of printable ASCII without outer blanks",
+        ));
+    }
+    Ok(GuestImage {
+        kernel: part("vmlinuz")?,
+        initrd: part("initrd")?,
+        cmdline: cmdline.to_owned(),
+    })
+}
+
+fn run_dir(path: &Path) -> Result<PathBuf, ConfigError> {
+    let text = utf8("run-dir", path)?;
+    let value = |reason| ConfigError::Value {
+        key: "run-dir",
+        value: text.clone(),
+        reason,
+    };
+    if text.len() > MAX_RUN_DIR {
+        return Err(value("at most 64 bytes, since Unix socket paths end at 107"));
+    }
+    if !path.is_absolute() || text.contains(',') {
+        // vhost-device-vsock has no way to escape a comma.
+        return Err(value("must be an absolute path without a comma"));
+    }
+    Ok(path.to_owned())
+}
+
+fn cpu_model(model: &str) -> Result<String, ConfigError> {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-_.,+=".contains(&b);
+    if model.is_empty() || model.len() > 256 || !model.bytes().all(allowed) {
+        let value = crate::untrusted::printable(model, 64);
+        return Err(ConfigError::Value {
+            key: "cpu-model",
+            value,
+            reason: "not a QEMU CPU model",
+        });
+    }
+    Ok(model.to_owned())
+}
+
+fn utf8(key: &'static str, path: &Path) -> Result<String, ConfigError> {
+    path.to_str().map(str::to_owned).ok_or_else(|| ConfigError::Value {
+        key,
+        value: path.display().to_string(),
+        reason: "paths must be UTF-8",
+    })
+}
+
+fn in_range(key: &'static str, value: u32, min: u32, max: u32, allowed: &'static str) -> Result<(), ConfigError> {
+    if (min..=max).contains(&value) {
+        Ok(())
+    } else {
+        Err(ConfigError::Range {
+            key,
+            value: value.into(),
+            allowed,
+        })
+    }
+}
+
+enum Kind {
+    File,
+    Directory,
+}
+
+fn present(key: &'static str, path: &Path, kind: Kind, remedy: &'static str) -> Result<(), ConfigError> {
+    let missing = |problem| ConfigError::Missing {
+        key,
+        path: path.to_owned(),
+        problem,
+        remedy,
+    };
+    if !path.is_absolute() {
+        return Err(missing("is not an absolute path"));
+    }
+    let metadata = std::fs::metadata(path).map_err(|e| {
+        missing(if e.kind() == std::io::ErrorKind::NotFound {
+            "does not exist"
+        } else {
+            "cannot be read"
+        })
+    })?;
+    match kind {
+        Kind::File if !metadata.is_file() => Err(missing("is not a file")),
+        Kind::Directory if !metadata.is_dir() => Err(missing("is not a directory")),
+        Kind::File | Kind::Directory => Ok(()),
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,167 @@
+//! What the configuration file says. Keys are kebab-case; an unknown key is an error that names it.
+
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+use super::ConfigError;
+
+pub(super) const DEFAULT_SIM_PLATFORM: &str = "/usr/libexec/cella/cella-sim-platform";
+pub(super) const DEFAULT_SIM_STATE: &str = "/var/lib/cella/sim";
+pub(super) const DEFAULT_VHOST_DEVICE_VSOCK: &str = "/usr/bin/vhost-device-vsock";
+
+/// The file type of `/etc/cella/config.toml`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct ConfigFile {
+    /// What protects the guest: `"snp"`, `"sim"` (development hosts: no protection at all) or `"auto"`, which is the real
+    /// hardware of this host and never the simulation. `"tdx"` is refused until it is supported. Mandatory. Measured: the
+    /// simulation runs another initrd.
+    pub tee: TeeChoice,
+    /// How instructions are executed: `"kvm"`, `"tcg"` or `"auto"` (KVM where the CPU has vmx or svm and `/dev/kvm` opens, else
+    /// TCG with a warning). Default `"auto"`; `snp` always needs KVM. Not measured.
+    #[serde(default)]
+    pub accel: AccelChoice,
+    /// Path of `qemu-system-x86_64`, 9.1 or newer. Default `/usr/bin/qemu-system-x86_64`. Not measured.
+    #[serde(default = "default_qemu")]
+    pub qemu: PathBuf,
+    /// Directories with QEMU's firmware files, each passed as `-L`. Default none: QEMU's own. Not measured.
+    #[serde(default)]
+    pub qemu_data_dirs: Vec<PathBuf>,
+    /// Directory with the files `vmlinuz`, `initrd` and `cmdline` (one line). Default `/usr/share/cella/guest`. Measured, all three.
+    #[serde(default = "default_guest_image")]
+    pub guest_image: PathBuf,
+    /// The AmdSev build of OVMF: booted with `snp`, only measured with `sim`. Default `/usr/share/ovmf/OVMF.amdsev.fd`. Measured.
+    #[serde(default = "default_firmware")]
+    pub firmware: PathBuf,
+    /// Virtual CPUs, 1 to 64, default 1. Fixed for the VM's life. Measured: each count has its own launch digest.
+    #[serde(default = "default_vcpus")]
+    pub vcpus: u32,
+    /// Guest memory in MiB, 128 to 16777216, default 1024. Fixed for the VM's life. Models live in it. Not measured.
+    #[serde(default = "default_memory_mib")]
+    pub memory_mib: u32,
+    /// `sim` only: path of `vhost-device-vsock` 0.3. Default `/usr/bin/vhost-device-vsock`. Not measured.
+    pub vhost_device_vsock: Option<PathBuf>,
+    /// `sim` only: path of `cella-sim-platform`. Default `/usr/libexec/cella/cella-sim-platform`. Not measured.
+    pub sim_platform: Option<PathBuf>,
+    /// `sim` only: the directory that `cella-sim-platform init` made. Default `/var/lib/cella/sim`. Not measured.
+    pub sim_state: Option<PathBuf>,
+    /// Parent of one directory (mode 0700) for each pod, with sockets, console log and state file; removed with the pod.
+    /// Absolute, at most 64 bytes, no comma. Default `/run/cella`. Not measured.
+    #[serde(default = "default_run_dir")]
+    pub run_dir: PathBuf,
+    /// Bound on the guest's console log in KiB, 8 to 65536, default 256: two files of half the size, the older one is
+    /// overwritten. Not measured.
+    #[serde(default = "default_console_log_kib")]
+    pub console_log_kib: u32,
+    /// Seconds from QEMU's start to the agent's first answer, 1 to 3600, default 60; three times as long under TCG. A VM that is
+    /// later than that is killed and `Create` fails. Not measured.
+    #[serde(default = "default_boot_timeout_s")]
+    pub boot_timeout_s: u32,
+    /// Least severe level in containerd's log: `"error"`, `"warn"`, `"info"` or `"debug"`. Default `"info"`; containerd's own debug
+    /// switch lowers it too. Not measured.
+    #[serde(default)]
+    pub log_level: LogLevel,
+    /// Replaces the profile's CPU model (`EPYC-v4` for `snp`, `host` under KVM, `max,-erms,-fsrm,-avx2,-vaes` under TCG). Letters,
+    /// digits and `-_.,+=` only. Default none. Measured with `snp`.
+    pub cpu_model: Option<String>,
+}
+
+/// Values of `tee`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TeeChoice {
+    /// The hardware of this host; never `sim`.
+    Auto,
+    /// AMD SEV-SNP.
+    Snp,
+    /// Intel TDX, refused for now.
+    Tdx,
+    /// The simulated platform.
+    Sim,
+}
+
+/// Values of `accel`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AccelChoice {
+    /// KVM if it works, else TCG.
+    #[default]
+    Auto,
+    /// KVM or an error.
+    Kvm,
+    /// TCG.
+    Tcg,
+}
+
+/// Values of `log-level`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogLevel {
+    /// A request failed.
+    Error,
+    /// The shim coped.
+    Warn,
+    /// State changes that an operator wants.
+    #[default]
+    Info,
+    /// Everything.
+    Debug,
+}
+
+impl ConfigFile {
+    /// Parses TOML; `origin` is named in errors.
+    ///
+    /// # Errors
+    /// Bad TOML, unknown keys, values of the wrong type.
+    pub fn parse(text: &str, origin: &str) -> Result<Self, ConfigError> {
+        toml::from_str(text).map_err(|error: toml::de::Error| ConfigError::Parse {
+            origin: origin.to_owned(),
+            line: error.span().map_or(0, |span| {
+                text.bytes().take(span.start).filter(|b| *b == b'\n').count() + 1
+            }),
+            message: error.message().to_owned(),
+        })
+    }
+
+    /// The keys that only `sim` uses, and whether each was set.
+    pub(super) fn sim_keys(&self) -> [(&'static str, bool); 3] {
+        [
+            ("vhost-device-vsock", self.vhost_device_vsock.is_some()),
+            ("sim-platform", self.sim_platform.is_some()),
+            ("sim-state", self.sim_state.is_some()),
+        ]
+    }
+}
+
+fn default_qemu() -> PathBuf {
+    "/usr/bin/qemu-system-x86_64".into()
+}
+
+fn default_guest_image() -> PathBuf {
+    "/usr/share/cella/guest".into()
+}
+
+fn default_firmware() -> PathBuf {
+    "/usr/share/ovmf/OVMF.amdsev.fd".into()
+}
+
+fn default_vcpus() -> u32 {
+    1
+}
+
+fn default_memory_mib() -> u32 {
+    1024
+}
+
+fn default_run_dir() -> PathBuf {
+    "/run/cella".into()
+}
+
+fn default_console_log_kib() -> u32 {
+    256
+}
+
+fn default_boot_timeout_s() -> u32 {
+    60
+}

@@ -1,0 +1,256 @@
+//! OCI specification → what the agent is asked for.
+//!
+//! Everything that the agent's API has a place for is passed on as it stands; the agent compares it with the policy. Not
+//! passed on, because it speaks of the host or because the guest decides it alone:
+//!
+//! | dropped | why |
+//! |---|---|
+//! | `root.path`, the rootfs mounts' sources | the guest pulls and unpacks its own image |
+//! | `linux.namespaces`, `linux.cgroupsPath`, `linux.{uid,gid}Mappings`, `linux.netDevices` | the VM is the boundary; the agent makes its own |
+//! | `linux.seccomp`, `process.apparmorProfile`, `process.selinuxLabel`, `linux.mountLabel` | the agent's own profile, not the host's |
+//! | `linux.resources.devices` and every resource but memory limit, CPU shares/quota/period, pids limit | cgroup v2 in the guest, devices are the agent's |
+//! | `process.{oomScoreAdj,scheduler,ioPriority,execCPUAffinity,consoleSize}`, `process.user.{umask,username}` | host scheduling; not in the agent's API |
+//! | `linux.{rootfsPropagation,intelRdt,memoryPolicy,personality,timeOffsets}`, `domainname`, `annotations` | not in the agent's API |
+//!
+//! Dropping can only give the container less than the host asked for: the agent starts from nothing and adds what the
+//! policy names.
+
+use cella_protos::agent;
+use containerd_shim::protos::types::mount::Mount as TaskMount;
+
+use crate::bundle::oci::{Capabilities, Mount, Spec};
+
+/// Mount option by which `cella-snapshotter` names the image.
+const IMAGE_OPTION: &str = "x-cella.image=";
+/// Most image candidates that are passed on.
+pub const MAX_IMAGES: usize = 8;
+/// Longest image reference, in bytes.
+const MAX_IMAGE: usize = 512;
+
+/// A rootfs whose image cannot be passed on.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ImageError {
+    /// The rootfs was not made by our snapshotter.
+    #[error(
+        "the root file system names no image: pull and run it with the snapshotter \"cella\" (ctr: --snapshotter cella)"
+    )]
+    None,
+    /// More candidates than the snapshotter ever gives.
+    #[error("the root file system names more than {MAX_IMAGES} images")]
+    TooMany,
+    /// Not a reference.
+    #[error("the root file system names the image {image:?}, which is not printable ASCII of 1 to {MAX_IMAGE} bytes")]
+    Form {
+        /// The option's value, made printable.
+        image: String,
+    },
+}
+
+/// Translates `spec`; see the module for what is dropped. `terminal` is the task's, which must agree with the specification's.
+pub fn translate(spec: &Spec, terminal: bool) -> agent::ContainerSpec {
+    let process = &spec.process;
+    let mut out = agent::ContainerSpec::new();
+    out.args.clone_from(&process.args);
+    out.env.clone_from(&process.env);
+    out.cwd.clone_from(&process.cwd);
+    out.user = Some(agent::User {
+        uid: process.user.uid,
+        gid: process.user.gid,
+        additional_gids: process.user.additional_gids.clone(),
+        ..Default::default()
+    })
+    .into();
+    out.mounts = spec.mounts.iter().map(mount).collect();
+    out.capabilities = Some(capabilities(&process.capabilities)).into();
+    out.rlimits = process
+        .rlimits
+        .iter()
+        .map(|limit| agent::Rlimit {
+            type_: limit.kind.clone(),
+            soft: limit.soft,
+            hard: limit.hard,
+            ..Default::default()
+        })
+        .collect();
+    out.hostname.clone_from(&spec.hostname);
+    out.no_new_privileges = process.no_new_privileges;
+    out.readonly_rootfs = spec.root.readonly;
+    out.terminal = process.terminal || terminal;
+    out.masked_paths.clone_from(&spec.linux.masked_paths);
+    out.readonly_paths.clone_from(&spec.linux.readonly_paths);
+    out.resources = Some(resources(spec)).into();
+    out.sysctl = spec.linux.sysctl.clone().into_iter().collect();
+    out.devices = spec.linux.devices.iter().map(|device| device.path.clone()).collect();
+    out.hooks = spec
+        .hooks
+        .values()
+        .flatten()
+        .flatten()
+        .map(|hook| hook.path.clone())
+        .collect();
+    out
+}
+
+/// The image candidates that the snapshotter wrote into the options of the rootfs mounts, in its order.
+///
+/// # Errors
+/// No image, too many, or a value that is no reference. The agent checks the reference itself.
+pub fn images(rootfs: &[TaskMount]) -> Result<Vec<String>, ImageError> {
+    let mut images = Vec::new();
+    for image in rootfs
+        .iter()
+        .flat_map(|mount| &mount.options)
+        .filter_map(|option| option.strip_prefix(IMAGE_OPTION))
+    {
+        if image.is_empty() || image.len() > MAX_IMAGE || !image.bytes().all(|b| b.is_ascii_graphic()) {
+            return Err(ImageError::Form {
+                image: crate::untrusted::printable(image, 128),
+            });
+        }
+        if images.len() == MAX_IMAGES {
+            return Err(ImageError::TooMany);
+        }
+        images.push(image.to_owned());
+    }
+    if images.is_empty() {
+        Err(ImageError::None)
+    } else {
+        Ok(images)
+    }
+}
+
+fn mount(mount: &Mount) -> agent::Mount {
+    agent::Mount {
+        destination: mount.destination.clone(),
+        type_: mount.kind.clone(),
+        source: mount.source.clone(),
+        options: mount.options.clone(),
+        ..Default::default()
+    }
+}
+
+fn capabilities(from: &Capabilities) -> agent::Capabilities {
+    agent::Capabilities {
+        bounding: from.bounding.clone(),
+        effective: from.effective.clone(),
+        inheritable: from.inheritable.clone(),
+        permitted: from.permitted.clone(),
+        ambient: from.ambient.clone(),
+        ..Default::default()
+    }
+}
+
+fn resources(spec: &Spec) -> agent::Resources {
+    let from = &spec.linux.resources;
+    agent::Resources {
+        memory_limit_bytes: from.memory.limit,
+        cpu_quota_us: from.cpu.quota,
+        cpu_period_us: from.cpu.period,
+        cpu_shares: from.cpu.shares,
+        pids_limit: from.pids.limit,
+        ..Default::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SPEC: &str = r#"{
+        "ociVersion": "1.2.0",
+        "process": {
+            "user": {"uid": 65534, "gid": 65533, "additionalGids": [7]},
+            "args": ["/bin/x", "--y"], "env": ["A=b"], "cwd": "/w",
+            "capabilities": {"bounding": ["CAP_CHOWN", "CAP_FUTURE"], "ambient": null},
+            "rlimits": [{"type": "RLIMIT_NOFILE", "hard": 1024, "soft": 512}],
+            "noNewPrivileges": true, "apparmorProfile": "cri", "oomScoreAdj": -998
+        },
+        "root": {"path": "rootfs", "readonly": true},
+        "hostname": "pod",
+        "mounts": [{"destination": "/proc", "type": "proc", "source": "proc", "options": ["nosuid"]}, {"destination": "/x"}],
+        "hooks": {"prestart": [{"path": "/evil"}], "poststop": null, "futureHook": [{"path": "/later", "args": []}]},
+        "linux": {
+            "sysctl": {"net.x": "1"},
+            "resources": {"memory": {"limit": 1048576}, "cpu": {"shares": 2, "quota": 3, "period": 4}, "pids": {"limit": 5}, "devices": [{"allow": false}]},
+            "cgroupsPath": "/x", "namespaces": [{"type": "pid"}], "devices": [{"path": "/dev/kvm", "type": "c"}],
+            "seccomp": {"defaultAction": "SCMP_ACT_ERRNO"}, "maskedPaths": ["/proc/kcore"], "readonlyPaths": ["/proc/sys"]
+        }
+    }"#;
+
+    #[test]
+    fn everything_the_agent_can_judge_is_passed_on() {
+        let spec: Spec = serde_json::from_str(SPEC).unwrap();
+        let out = translate(&spec, false);
+        assert_eq!(out.args, ["/bin/x", "--y"]);
+        assert_eq!(
+            (out.env.as_slice(), out.cwd.as_str()),
+            (["A=b".to_owned()].as_slice(), "/w")
+        );
+        assert_eq!(
+            (out.user.uid, out.user.gid, out.user.additional_gids.as_slice()),
+            (65534, 65533, [7].as_slice())
+        );
+        // An unknown capability is not lost on the way: the agent must be able to refuse it.
+        assert_eq!(out.capabilities.bounding, ["CAP_CHOWN", "CAP_FUTURE"]);
+        assert!(out.capabilities.ambient.is_empty());
+        assert_eq!(
+            (out.rlimits[0].type_.as_str(), out.rlimits[0].soft, out.rlimits[0].hard),
+            ("RLIMIT_NOFILE", 512, 1024)
+        );
+        assert!(out.no_new_privileges && out.readonly_rootfs && !out.terminal);
+        assert_eq!(
+            (out.mounts.len(), out.mounts[0].options.as_slice()),
+            (2, ["nosuid".to_owned()].as_slice())
+        );
+        let mut hooks = out.hooks.clone();
+        hooks.sort();
+        assert_eq!(hooks, ["/evil", "/later"]);
+        assert_eq!(
+            (out.devices, out.hostname.as_str()),
+            (vec!["/dev/kvm".to_owned()], "pod")
+        );
+        assert_eq!(
+            (out.masked_paths, out.readonly_paths),
+            (vec!["/proc/kcore".to_owned()], vec!["/proc/sys".to_owned()])
+        );
+        assert_eq!(out.sysctl.get("net.x").map(String::as_str), Some("1"));
+        let r = out.resources;
+        assert_eq!(
+            (
+                r.memory_limit_bytes,
+                r.cpu_shares,
+                r.cpu_quota_us,
+                r.cpu_period_us,
+                r.pids_limit
+            ),
+            (1048576, 2, 3, 4, 5)
+        );
+        assert!(translate(&spec, true).terminal);
+    }
+
+    fn rootfs(options: &[&str]) -> Vec<TaskMount> {
+        vec![TaskMount {
+            options: options.iter().map(|o| (*o).to_owned()).collect(),
+            ..Default::default()
+        }]
+    }
+
+    #[test]
+    fn images_come_from_the_mount_options_in_order() {
+        let options = ["rbind", "ro", "x-cella.image=a@sha256:00", "x-cella.image=b@sha256:11"];
+        assert_eq!(images(&rootfs(&options)).unwrap(), ["a@sha256:00", "b@sha256:11"]);
+    }
+
+    #[test]
+    fn absent_many_and_odd_images_are_refused() {
+        assert_eq!(images(&rootfs(&["rbind"])), Err(ImageError::None));
+        assert_eq!(images(&rootfs(&["x-cella.image=a"; 9])), Err(ImageError::TooMany));
+        for odd in ["x-cella.image=", "x-cella.image=a b", "x-cella.image=a\n"] {
+            assert!(
+                matches!(images(&rootfs(&[odd])), Err(ImageError::Form { .. })),
+                "{odd:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! Devices: one NIC, one vsock, one read-only disk. All modern virtio; the guest has drivers for nothing else.
+
+use super::Switch;
+use super::opts::Opts;
+use crate::ports::PortForward;
+use crate::vsock::GuestCid;
+
+/// The guest's address in QEMU's user-mode network.
+pub(crate) const USER_NET_GUEST: std::net::Ipv4Addr = std::net::Ipv4Addr::new(10, 0, 2, 15);
+
+/// The vsock device.
+#[derive(Clone, Debug)]
+pub enum Vsock {
+    /// `vhost-user-vsock-pci`: a program on the Unix socket at this path; needs shared guest memory.
+    VhostUser {
+        /// The backend's socket.
+        socket: String,
+    },
+    /// `vhost-vsock-pci`: the host kernel; what a confidential guest needs.
+    Vhost {
+        /// The guest's address, unique on the host.
+        cid: GuestCid,
+    },
+}
+
+/// `-netdev user`: the guest reaches the host's network, the host reaches the guest through the forwards only.
+#[derive(Clone, Debug)]
+pub struct UserNetwork {
+    /// Loopback ports that lead into the guest.
+    pub forwards: Vec<PortForward>,
+}
+
+/// The NIC at the end of [`UserNetwork`]. No option ROM: the firmware never boots from it.
+#[derive(Clone, Debug)]
+pub struct NetCard {
+    /// Its hardware address.
+    pub mac: String,
+}
+
+/// A read-only virtio disk, found in the guest by its serial number.
+#[derive(Clone, Debug)]
+pub struct DiskDrive {
+    /// The raw image.
+    pub path: String,
+    /// At most 20 characters.
+    pub serial: &'static str,
+}
+
+impl Switch for Vsock {
+    fn render(&self, line: &mut Vec<String>) {
+        match self {
+            Self::VhostUser { socket } => {
+                let chardev = Opts::of("socket").with("id", "vsock0").with("path", socket);
+                let device = Opts::of("vhost-user-vsock-pci").with("chardev", "vsock0");
+                line.extend([
+                    "-chardev".into(),
+                    chardev.into_string(),
+                    "-device".into(),
+                    device.into_string(),
+                ]);
+            }
+            Self::Vhost { cid } => {
+                let device = Opts::of("vhost-vsock-pci").with("guest-cid", cid);
+                line.extend(["-device".into(), device.into_string()]);
+            }
+        }
+    }
+}
+
+impl Switch for UserNetwork {
+    fn render(&self, line: &mut Vec<String>) {
+        let mut opts = Opts::of("user").with("id", "net0").with("ipv6", "off");
+        for forward in &self.forwards {
+            let PortForward {
+                host,
+                host_port,
+                guest_port,
+            } = forward;
+            opts = opts.with(
+                "hostfwd",
+                format!("tcp:{host}:{host_port}-{USER_NET_GUEST}:{guest_port}"),
+            );
+        }
+        line.extend(["-netdev".into(), opts.into_string()]);
+    }
+}
+
+impl Switch for NetCard {
+    fn render(&self, line: &mut Vec<String>) {
+        let opts = Opts::of("virtio-net-pci")
+            .with("netdev", "net0")
+            .with("mac", &self.mac)
+            .with("disable-legacy", "on")
+            .with("romfile", "");
+        line.extend(["-device".into(), opts.into_string()]);
+    }
+}
+
+impl Switch for DiskDrive {
+    fn render(&self, line: &mut Vec<String>) {
+        let node = format!("{}0", self.serial);
+        let blockdev = Opts::of("file")
+            .with("node-name", &node)
+            .with("filename", &self.path)
+            .with("read-only", "on");
+        let device = Opts::of("virtio-blk-pci")
+            .with("drive", &node)
+            .with("serial", self.serial)
+            .with("disable-legacy", "on");
+        line.extend([
+            "-blockdev".into(),
+            blockdev.into_string(),
+            "-device".into(),
+            device.into_string(),
+        ]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::super::rendered;
+    use super::*;
+
+    #[test]
+    fn vsock_strings() {
+        let user = Vsock::VhostUser {
+            socket: "/run/c,d/vhost.sock".into(),
+        };
+        let expected =
+            "-chardev socket,id=vsock0,path=/run/c,,d/vhost.sock -device vhost-user-vsock-pci,chardev=vsock0";
+        assert_eq!(rendered(&user), expected);
+        let kernel = Vsock::Vhost {
+            cid: GuestCid::new(77).unwrap(),
+        };
+        assert_eq!(rendered(&kernel), "-device vhost-vsock-pci,guest-cid=77");
+    }
+
+    #[test]
+    fn network_strings() {
+        assert_eq!(
+            rendered(&UserNetwork { forwards: vec![] }),
+            "-netdev user,id=net0,ipv6=off"
+        );
+        let forward = PortForward {
+            host: Ipv4Addr::LOCALHOST,
+            host_port: 18080,
+            guest_port: 8080,
+        };
+        let expected = "-netdev user,id=net0,ipv6=off,hostfwd=tcp:127.0.0.1:18080-10.0.2.15:8080";
+        assert_eq!(
+            rendered(&UserNetwork {
+                forwards: vec![forward]
+            }),
+            expected
+        );
+        let card = NetCard {
+            mac: "02:00:00:00:00:01".into(),
+        };
+        let expected = "-device virtio-net-pci,netdev=net0,mac=02:00:00:00:00:01,disable-legacy=on,romfile=";
+        assert_eq!(rendered(&card), expected);
+    }
+
+    #[test]
+    fn disk_strings() {
+        let disk = DiskDrive {
+            path: "/run/x/initdata.img".into(),
+            serial: "initdata",
+        };
+        let expected = "-blockdev file,node-name=initdata0,filename=/run/x/initdata.img,read-only=on \
+                        -device virtio-blk-pci,drive=initdata0,serial=initdata,disable-legacy=on";
+        assert_eq!(rendered(&disk), expected);
+    }
+}

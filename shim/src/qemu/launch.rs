@@ -1,0 +1,216 @@
+//! The whole command line of a profile.
+
+use super::tee::TEE_ID;
+use super::{
+    Accelerator, Append, Bios, Cpu, DataDir, DiskDrive, Fixed, Initrd, Kernel, Machine, Memory, MonitorSocket, Name,
+    NetCard, PidFile, Sandbox, SerialSocket, SevSnpGuest, Smp, Switch, UserNetwork, Vsock,
+};
+
+/// What differs between the profiles.
+#[derive(Clone, Debug)]
+pub enum Profile {
+    /// SEV-SNP: protected memory, the firmware boots and checks the kernel's hashes.
+    Snp {
+        /// The AmdSev firmware.
+        firmware: Bios,
+    },
+    /// No protection; QEMU's own firmware boots the same kernel.
+    Sim,
+}
+
+/// Everything that QEMU is told.
+#[derive(Clone, Debug)]
+pub struct Launch {
+    /// Which protection.
+    pub profile: Profile,
+    /// `-name`.
+    pub name: Name,
+    /// `-L`, any number.
+    pub data_dirs: Vec<DataDir>,
+    /// `-accel`.
+    pub accel: Accelerator,
+    /// `-cpu`.
+    pub cpu: Cpu,
+    /// `-smp`.
+    pub smp: Smp,
+    /// `-m`.
+    pub memory: Memory,
+    /// The object that carries HOST_DATA.
+    pub tee: SevSnpGuest,
+    /// `-kernel`.
+    pub kernel: Kernel,
+    /// `-initrd`.
+    pub initrd: Initrd,
+    /// `-append`.
+    pub append: Append,
+    /// The vsock device.
+    pub vsock: Vsock,
+    /// The network behind the NIC.
+    pub network: UserNetwork,
+    /// The NIC.
+    pub net_card: NetCard,
+    /// The initdata device.
+    pub initdata: DiskDrive,
+    /// The console.
+    pub serial: SerialSocket,
+    /// The monitor.
+    pub monitor: MonitorSocket,
+    /// `-pidfile`.
+    pub pid_file: PidFile,
+}
+
+impl Launch {
+    /// QEMU's arguments, without the program itself.
+    pub fn arguments(&self) -> Vec<String> {
+        let protection = matches!(self.profile, Profile::Snp { .. }).then_some(TEE_ID);
+        let mut line = Vec::new();
+        self.name.render(&mut line);
+        Fixed.render(&mut line);
+        for dir in &self.data_dirs {
+            dir.render(&mut line);
+        }
+        Machine { protection }.render(&mut line);
+        self.accel.render(&mut line);
+        self.cpu.render(&mut line);
+        self.smp.render(&mut line);
+        self.memory.render(&mut line);
+        self.vsock.render(&mut line);
+        self.network.render(&mut line);
+        self.net_card.render(&mut line);
+        self.initdata.render(&mut line);
+        self.serial.render(&mut line);
+        self.monitor.render(&mut line);
+        self.pid_file.render(&mut line);
+        Sandbox.render(&mut line);
+        self.tee.render(&mut line);
+        if let Profile::Snp { firmware } = &self.profile {
+            firmware.render(&mut line);
+        }
+        self.kernel.render(&mut line);
+        self.initrd.render(&mut line);
+        self.append.render(&mut line);
+        line
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Accel;
+    use crate::vsock::GuestCid;
+
+    fn launch(profile: Profile, accel: Accel, vsock: Vsock, tee: SevSnpGuest) -> Launch {
+        let snp = matches!(profile, Profile::Snp { .. });
+        Launch {
+            profile,
+            name: Name("cella-d1".into()),
+            data_dirs: vec![],
+            accel: Accelerator(accel),
+            cpu: Cpu::of_profile(snp, accel),
+            smp: Smp(1),
+            memory: Memory { mib: 1024 },
+            tee,
+            kernel: Kernel("/g/vmlinuz".into()),
+            initrd: Initrd("/g/initrd".into()),
+            append: Append("console=ttyS0 quiet".into()),
+            vsock,
+            network: UserNetwork { forwards: vec![] },
+            net_card: NetCard {
+                mac: "02:00:00:00:00:01".into(),
+            },
+            initdata: DiskDrive {
+                path: "/r/initdata.img".into(),
+                serial: "initdata",
+            },
+            serial: SerialSocket("/r/console.sock".into()),
+            monitor: MonitorSocket("/r/qmp.sock".into()),
+            pid_file: PidFile("/r/qemu.pid".into()),
+        }
+    }
+
+    #[test]
+    fn golden_line_of_sim_under_tcg() {
+        let vsock = Vsock::VhostUser {
+            socket: "/r/vhost.sock".into(),
+        };
+        let mut launch = launch(Profile::Sim, Accel::Tcg, vsock, SevSnpGuest::simulated([0; 32]));
+        launch.data_dirs = vec![DataDir("/q/seabios".into()), DataDir("/q/qemu".into())];
+        let expected = "-name guest=cella-d1 -nodefaults -no-user-config -no-reboot -display none -vga none \
+            -L /q/seabios -L /q/qemu \
+            -machine q35,smm=off,usb=off,vmport=off,dump-guest-core=off,mem-merge=off,memory-backend=mem0 \
+            -accel tcg -cpu max,-erms,-fsrm,-avx2,-vaes -smp 1 \
+            -m 1024M -object memory-backend-memfd,id=mem0,size=1024M,share=on \
+            -chardev socket,id=vsock0,path=/r/vhost.sock -device vhost-user-vsock-pci,chardev=vsock0 \
+            -netdev user,id=net0,ipv6=off \
+            -device virtio-net-pci,netdev=net0,mac=02:00:00:00:00:01,disable-legacy=on,romfile= \
+            -blockdev file,node-name=initdata0,filename=/r/initdata.img,read-only=on \
+            -device virtio-blk-pci,drive=initdata0,serial=initdata,disable-legacy=on \
+            -chardev socket,id=console0,path=/r/console.sock,server=off -serial chardev:console0 \
+            -qmp unix:/r/qmp.sock,server=off -pidfile /r/qemu.pid \
+            -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny \
+            -object sev-snp-guest,id=tee0,cbitpos=51,reduced-phys-bits=1,policy=0x30000,kernel-hashes=on,\
+            host-data=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA= \
+            -kernel /g/vmlinuz -initrd /g/initrd -append console=ttyS0 quiet";
+        assert_eq!(launch.arguments().join(" "), expected);
+    }
+
+    #[test]
+    fn golden_line_of_snp_under_kvm() {
+        let vsock = Vsock::Vhost {
+            cid: GuestCid::new(4711).unwrap(),
+        };
+        let tee = SevSnpGuest {
+            cbitpos: 51,
+            reduced_phys_bits: 5,
+            host_data: [0; 32],
+        };
+        let launch = launch(
+            Profile::Snp {
+                firmware: Bios("/o/OVMF.amdsev.fd".into()),
+            },
+            Accel::Kvm,
+            vsock,
+            tee,
+        );
+        let expected = "-name guest=cella-d1 -nodefaults -no-user-config -no-reboot -display none -vga none \
+            -machine q35,smm=off,usb=off,vmport=off,dump-guest-core=off,mem-merge=off,memory-backend=mem0,\
+            kernel_irqchip=split,confidential-guest-support=tee0 \
+            -accel kvm -cpu EPYC-v4 -smp 1 \
+            -m 1024M -object memory-backend-memfd,id=mem0,size=1024M,share=on \
+            -device vhost-vsock-pci,guest-cid=4711 \
+            -netdev user,id=net0,ipv6=off \
+            -device virtio-net-pci,netdev=net0,mac=02:00:00:00:00:01,disable-legacy=on,romfile= \
+            -blockdev file,node-name=initdata0,filename=/r/initdata.img,read-only=on \
+            -device virtio-blk-pci,drive=initdata0,serial=initdata,disable-legacy=on \
+            -chardev socket,id=console0,path=/r/console.sock,server=off -serial chardev:console0 \
+            -qmp unix:/r/qmp.sock,server=off -pidfile /r/qemu.pid \
+            -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny \
+            -object sev-snp-guest,id=tee0,cbitpos=51,reduced-phys-bits=5,policy=0x30000,kernel-hashes=on,\
+            host-data=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA= \
+            -bios /o/OVMF.amdsev.fd -kernel /g/vmlinuz -initrd /g/initrd -append console=ttyS0 quiet";
+        assert_eq!(launch.arguments().join(" "), expected);
+    }
+
+    #[test]
+    fn no_switch_of_peers_that_we_refuse_is_on_the_line() {
+        let vsock = Vsock::VhostUser {
+            socket: "/r/vhost.sock".into(),
+        };
+        let line = launch(Profile::Sim, Accel::Tcg, vsock, SevSnpGuest::simulated([0; 32]))
+            .arguments()
+            .join(" ");
+        for word in [
+            "virtio-rng",
+            "balloon",
+            "virtio-mem",
+            "9p",
+            "vhost-user-fs",
+            "scsi",
+            "maxmem",
+            "slots",
+            "gdb",
+        ] {
+            assert!(!line.contains(word), "{word}");
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! The three ways in which containerd runs this program: `start`, the server itself, and `delete`.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use containerd_shim::publisher::RemotePublisher;
+use containerd_shim::{Config, DeleteResponse, Error, ExitSignal, Flags, Result, Shim, StartOpts, spawn};
+use slog::{Level, Logger, error, info, o};
+
+use crate::bundle::{Bundle, grouping};
+use crate::cleanup;
+use crate::logging::{self, Verbosity};
+use crate::process::Spawner;
+use crate::task::{Pod, PodParts, Publisher, TaskService};
+
+/// The runtime's name towards containerd.
+pub const RUNTIME: &str = "io.containerd.cella.v2";
+
+/// containerd gives Shutdown three seconds; the last event should be through by then.
+const LAST_EVENTS: Duration = Duration::from_secs(2);
+/// A shim that has had no container for one to two of these periods ends by itself: its start or its shutdown was lost.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// File in the bundle with the server's address. Its name is containerd-shim's.
+const ADDRESS_FILE: &str = "address";
+
+/// State of one invocation.
+pub struct CellaShim {
+    flags: Invocation,
+    exit: Arc<ExitSignal>,
+    pod: OnceLock<Arc<Pod>>,
+    verbosity: Verbosity,
+    log: Logger,
+}
+
+/// What containerd said on the command line.
+struct Invocation {
+    namespace: String,
+    id: String,
+    containerd: String,
+    bundle: PathBuf,
+    /// The server's own socket; empty in other invocations.
+    socket: String,
+}
+
+/// containerd-shim's configuration for this program: logging, reaping and children are our own.
+pub fn shim_config() -> Config {
+    Config {
+        no_setup_logger: true,
+        no_reaper: true,
+        no_sub_reaper: true,
+        ..Config::default()
+    }
+}
+
+#[async_trait]
+impl Shim for CellaShim {
+    type T = TaskService;
+
+    async fn new(_: &str, args: &Flags, _: &mut Config) -> Self {
+        let verbosity = Verbosity::new(Level::Info);
+        if args.debug {
+            verbosity.pin(Level::Debug);
+        }
+        let log = match args.action.as_str() {
+            // containerd reads stdout and stderr of `start` as one: nothing but the address may be there.
+            "start" => Logger::root(slog::Discard, o!()),
+            "delete" => logging::stderr(verbosity.clone()),
+            _ => logging::fifo(Path::new("log"), verbosity.clone()),
+        };
+        let log = log.new(o!("runtime" => RUNTIME, "namespace" => args.namespace.clone(), "shim" => args.id.clone()));
+        if args.action.is_empty() {
+            logging::report_panics(log.clone());
+            logging::adopt_library_logs(&log);
+        }
+        let bundle = if args.bundle.is_empty() {
+            PathBuf::from(".")
+        } else {
+            PathBuf::from(&args.bundle)
+        };
+        let flags = Invocation {
+            namespace: args.namespace.clone(),
+            id: args.id.clone(),
+            containerd: args.address.clone(),
+            bundle,
+            socket: args.socket.clone(),
+        };
+        Self {
+            flags,
+            exit: Arc::default(),
+            pod: OnceLock::new(),
+            verbosity,
+            log,
+        }
+    }
+
+    /// Starts the server for the pod, or finds the one that is there; gives its address.
+    async fn start_shim(&mut self, opts: StartOpts) -> Result<String> {
+        let invalid =
+            |error: crate::bundle::BundleError| Error::InvalidArgument(crate::task::TaskError::from(error).message());
+        // containerd starts this program in the bundle.
+        let bundle = Bundle::load(Path::new(".")).map_err(invalid)?;
+        let grouping = grouping(&bundle, &opts.id).map_err(invalid)?;
+        let owner = grouping == opts.id;
+        let address = spawn(opts, &grouping, vec![]).await?;
+        if owner {
+            // For `delete`, after the server's death. Without the file a dead socket stays, nothing else.
+            let _ = std::fs::write(ADDRESS_FILE, &address);
+        }
+        Ok(address)
+    }
+
+    /// Removes what a dead shim left behind. Its containers count as killed.
+    async fn delete_shim(&mut self) -> Result<DeleteResponse> {
+        let Invocation {
+            namespace, id, bundle, ..
+        } = &self.flags;
+        let (bundle, namespace, id, log) = (bundle.clone(), namespace.clone(), id.clone(), self.log.clone());
+        let clean_up = move || {
+            cleanup::remove_dead_socket(&bundle.join(ADDRESS_FILE));
+            cleanup::clean_up(&bundle, &namespace, &id, &log)
+        };
+        let cleaned = tokio::task::spawn_blocking(clean_up).await;
+        match cleaned {
+            Ok(Ok(())) => {}
+            // containerd goes on without the shim whatever is said here; the log is where it matters.
+            Ok(Err(error)) => error!(self.log, "cleaning up failed"; "error" => chain(&error)),
+            Err(error) => error!(self.log, "cleaning up was interrupted"; "error" => %error),
+        }
+        Ok(DeleteResponse {
+            exit_status: cleanup::EXIT_STATUS,
+            exited_at: Some(crate::task::timestamp(SystemTime::now())).into(),
+            ..Default::default()
+        })
+    }
+
+    async fn wait(&mut self) {
+        let pod = self.pod.get().cloned();
+        tokio::select! {
+            () = self.exit.wait() => {}
+            () = idle(pod.clone()) => info!(self.log, "no container for a while, the shim ends"),
+        }
+        if let Some(pod) = pod {
+            pod.flush_events(LAST_EVENTS).await;
+        }
+        // containerd-shim looks for the address in the bundle, which containerd may have removed by now.
+        if let Some(path) = self.flags.socket.strip_prefix("unix://") {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+
+    async fn create_task_service(&self, publisher: RemotePublisher) -> Self::T {
+        let events = Publisher::start(&publisher.address, &self.flags.namespace, self.log.clone());
+        let spawner = match Spawner::start() {
+            Ok(spawner) => spawner,
+            Err(error) => {
+                error!(self.log, "cannot start a thread, the shim ends"; "error" => %error);
+                // Nothing exists yet that could leak; containerd reports that the shim has gone.
+                std::process::exit(1);
+            }
+        };
+        let pod = self.pod.get_or_init(|| {
+            Arc::new(Pod::new(PodParts {
+                containerd: self.flags.containerd.clone(),
+                namespace: self.flags.namespace.clone(),
+                events,
+                exit: self.exit.clone(),
+                spawner,
+                verbosity: self.verbosity.clone(),
+                log: self.log.clone(),
+            }))
+        });
+        TaskService::new(pod.clone(), self.log.clone())
+    }
+}
+
+/// Returns when the pod has been idle for a whole period.
+async fn idle(pod: Option<Arc<Pod>>) {
+    let Some(pod) = pod else {
+        return std::future::pending().await;
+    };
+    let mut was_idle = false;
+    loop {
+        tokio::time::sleep(IDLE).await;
+        let is_idle = pod.is_idle();
+        if was_idle && is_idle {
+            return;
+        }
+        was_idle = is_idle;
+    }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}

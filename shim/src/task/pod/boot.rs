@@ -1,0 +1,105 @@
+//! Bringing up the VM that a pod's first container asks for.
+
+use std::sync::Arc;
+
+use containerd_shim::protos::shim::shim::CreateTaskRequest;
+use slog::{Logger, o, warn};
+
+use super::super::error::TaskError;
+use super::super::network;
+use super::{Pod, Slot, off_thread};
+use crate::bundle::Bundle;
+use crate::config::{Accel, Config, Tee};
+use crate::initdata::{self, Initdata};
+use crate::options::config_source;
+use crate::ports;
+use crate::vm::{LaunchRequest, RunDirKey, Vm};
+
+/// A VM that came up for a container that is not there yet. Dropped without [`BootGuard::commit`], the slot is
+/// free again.
+pub(super) struct BootGuard<'a>(&'a Pod);
+
+impl Drop for BootGuard<'_> {
+    fn drop(&mut self) {
+        let mut slot = self.0.slot();
+        if matches!(*slot, Slot::Booting) {
+            *slot = Slot::Empty;
+        }
+    }
+}
+
+impl BootGuard<'_> {
+    pub(super) fn commit(self, vm: Arc<Vm>) {
+        *self.0.slot() = Slot::Up(vm);
+    }
+}
+
+impl Pod {
+    /// Brings the VM up and its network.
+    pub(super) async fn boot(
+        &self,
+        req: &CreateTaskRequest,
+        bundle: &Bundle,
+    ) -> Result<(BootGuard<'_>, Arc<Vm>), TaskError> {
+        {
+            let mut slot = self.slot();
+            match *slot {
+                Slot::Empty => *slot = Slot::Booting,
+                Slot::Booting => {
+                    return Err(TaskError::NoVm {
+                        state: "is still booting",
+                    });
+                }
+                Slot::Up(_) => return Err(TaskError::NoVm { state: "is up already" }),
+            }
+        }
+        let guard = BootGuard(self);
+        let log = &self.parts.log;
+        let source = config_source(req.options.as_ref())?;
+        let config = off_thread(move || Config::load(&source)).await??;
+        self.parts.verbosity.set_from_config(config.log_level);
+        let annotation = bundle.annotation(initdata::ANNOTATION).map(str::to_owned);
+        let initdata = off_thread(move || Initdata::from_annotation(annotation.as_deref())).await??;
+        let forwards = ports::parse(bundle.annotation(ports::ANNOTATION).unwrap_or_default())?;
+        warn_about(&config, bundle, log);
+        let key = RunDirKey {
+            containerd: self.parts.containerd.clone(),
+            namespace: self.parts.namespace.clone(),
+            id: req.id.clone(),
+        };
+        let launch = LaunchRequest {
+            config: &config,
+            key,
+            bundle: &bundle.dir,
+            initdata: &initdata,
+            forwards,
+            spawner: &self.parts.spawner,
+        };
+        let vm = Arc::new(Vm::launch(launch, log).await?);
+        if let Err(error) = vm
+            .agent()
+            .configure_network(&network::user_network(&bundle.spec.hostname))
+            .await
+        {
+            vm.stop().await;
+            return Err(error.into());
+        }
+        Ok((guard, vm))
+    }
+}
+
+fn warn_about(config: &Config, bundle: &Bundle, log: &Logger) {
+    let log = log.new(o!("accel" => config.accel.to_string()));
+    if matches!(config.tee, Tee::Sim(_)) {
+        warn!(log, "tee = \"sim\": this guest is NOT protected from this host");
+    }
+    if config.accel == Accel::Tcg {
+        warn!(log, "no KVM: the guest's instructions are translated, which is slow");
+    }
+    if bundle.has_network_namespace() {
+        warn!(
+            log,
+            "the pod's network namespace is not used yet: the guest has QEMU's user-mode network"
+        );
+    }
+}

@@ -1,0 +1,304 @@
+//! Command lines as the shim writes them, and as somebody would who wants another guest measured than runs.
+
+use super::*;
+
+const HOST_DATA: &str = "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=";
+const OBJECT: &str = "sev-snp-guest,id=tee0,cbitpos=51,reduced-phys-bits=1,policy=0x30000,kernel-hashes=on,host-data=";
+
+fn object() -> String {
+    format!("{OBJECT}{HOST_DATA}")
+}
+
+/// A whole command line; each pair replaces the value of an option, or takes the option away.
+fn arguments(changes: &[(&str, Option<&str>)]) -> Vec<String> {
+    let object = object();
+    let options = [
+        ("-name", Some("sandbox-1")),
+        (
+            "-machine",
+            Some("q35,accel=tcg,mem-merge=off,dump-guest-core=off,memory-backend=mem0"),
+        ),
+        ("-nodefaults", None),
+        ("-no-user-config", None),
+        ("-nographic", None),
+        ("-m", Some("512M")),
+        ("-smp", Some("2")),
+        ("-kernel", Some("/img/vmlinuz")),
+        ("-initrd", Some("/img/initrd")),
+        ("-append", Some("console=ttyS0 quiet")),
+        ("-object", Some("memory-backend-memfd,id=mem0,size=512M,share=on")),
+        ("-object", Some(object.as_str())),
+        (
+            "-device",
+            Some("virtio-blk-pci,drive=d0,serial=initdata,disable-legacy=on"),
+        ),
+        ("-pidfile", Some("/run/qemu.pid")),
+    ];
+    let mut out = vec!["/usr/bin/qemu-system-x86_64".to_owned()];
+    for (name, value) in options {
+        let snp_object = name == "-object" && value != Some(object.as_str());
+        let change = changes.iter().find(|(changed, _)| *changed == name && !snp_object);
+        match (change, value) {
+            (Some((_, None)), _) => {}
+            (Some((_, Some(value))), _) => out.extend([name.to_owned(), (*value).to_owned()]),
+            (None, Some(value)) => out.extend([name.to_owned(), value.to_owned()]),
+            (None, None) => out.push(name.to_owned()),
+        }
+    }
+    out
+}
+
+fn parse(arguments: &[String]) -> Result<Launch, CmdlineError> {
+    let bytes: Vec<u8> = arguments
+        .iter()
+        .flat_map(|argument| [argument.as_bytes(), b"\0"].concat())
+        .collect();
+    Launch::parse(&bytes)
+}
+
+/// The good command line with arguments behind it.
+fn with(extra: &[&str]) -> Result<Launch, CmdlineError> {
+    let mut all = arguments(&[]);
+    all.extend(extra.iter().map(|argument| (*argument).to_owned()));
+    parse(&all)
+}
+
+#[test]
+fn a_launch_is_read() {
+    let launch = parse(&arguments(&[])).unwrap();
+    assert_eq!(launch.kernel, PathBuf::from("/img/vmlinuz"));
+    assert_eq!(launch.initrd, PathBuf::from("/img/initrd"));
+    assert_eq!(launch.append, "console=ttyS0 quiet");
+    assert_eq!((launch.vcpus, launch.policy, launch.host_data), (2, 0x30000, [7; 32]));
+}
+
+/// The line that the shim's own test holds it to, for a simulated guest.
+#[test]
+fn the_shims_line_is_read() {
+    let line = "qemu-system-x86_64 -name guest=cella-d1 -nodefaults -no-user-config -no-reboot -display none -vga none \
+        -L /q/seabios -L /q/qemu \
+        -machine q35,smm=off,usb=off,vmport=off,dump-guest-core=off,mem-merge=off,memory-backend=mem0 \
+        -accel tcg -cpu max,-erms,-fsrm,-avx2,-vaes -smp 1 \
+        -m 1024M -object memory-backend-memfd,id=mem0,size=1024M,share=on \
+        -chardev socket,id=vsock0,path=/r/vhost.sock -device vhost-user-vsock-pci,chardev=vsock0 \
+        -netdev user,id=net0,ipv6=off,hostfwd=tcp:127.0.0.1:18080-10.0.2.15:8080 \
+        -device virtio-net-pci,netdev=net0,mac=02:00:00:00:00:01,disable-legacy=on,romfile= \
+        -blockdev file,node-name=initdata0,filename=/r/initdata.img,read-only=on \
+        -device virtio-blk-pci,drive=initdata0,serial=initdata,disable-legacy=on \
+        -chardev socket,id=console0,path=/r/console.sock,server=off -serial chardev:console0 \
+        -qmp unix:/r/qmp.sock,server=off -pidfile /r/qemu.pid \
+        -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny \
+        -object sev-snp-guest,id=tee0,cbitpos=51,reduced-phys-bits=1,policy=0x30000,kernel-hashes=on,\
+        host-data=BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc= \
+        -kernel /g/vmlinuz -initrd /g/initrd -append";
+    let mut arguments: Vec<String> = line.split(' ').map(str::to_owned).collect();
+    arguments.push("console=ttyS0 quiet".to_owned());
+    let expected = Launch {
+        kernel: "/g/vmlinuz".into(),
+        initrd: "/g/initrd".into(),
+        append: "console=ttyS0 quiet".to_owned(),
+        vcpus: 1,
+        policy: 0x30000,
+        host_data: [7; 32],
+    };
+    assert_eq!(parse(&arguments), Ok(expected));
+}
+
+#[test]
+fn two_dashes_are_one() {
+    let doubled: Vec<String> = arguments(&[])
+        .iter()
+        .map(|argument| argument.replacen("-kernel", "--kernel", 1))
+        .collect();
+    assert_eq!(parse(&doubled), parse(&arguments(&[])));
+}
+
+#[test]
+fn values_that_look_like_options_are_values() {
+    let launch = parse(&arguments(&[
+        ("-name", Some("-kernel")),
+        ("-append", Some("-initrd /other")),
+    ]))
+    .unwrap();
+    assert_eq!(
+        (launch.kernel, launch.append.as_str()),
+        ("/img/vmlinuz".into(), "-initrd /other")
+    );
+}
+
+#[test]
+fn the_command_line_is_kept_byte_for_byte() {
+    for append in ["", " a", "a ", "a  b", "a,b=c", "\u{e9}"] {
+        assert_eq!(parse(&arguments(&[("-append", Some(append))])).unwrap().append, append);
+    }
+}
+
+#[test]
+fn t13_nothing_may_stand_twice() {
+    for (name, value, option) in [
+        ("-kernel", "/other", "-kernel"),
+        ("--kernel", "/other", "-kernel"),
+        ("-initrd", "/other", "-initrd"),
+        ("-append", "init=/bin/sh", "-append"),
+        ("-smp", "2", "-smp"),
+        ("-object", object().as_str(), "-object sev-snp-guest"),
+    ] {
+        assert_eq!(with(&[name, value]), Err(CmdlineError::Duplicate { option }));
+    }
+}
+
+#[test]
+fn nothing_may_be_missing() {
+    for (name, option) in [
+        ("-kernel", "-kernel"),
+        ("-initrd", "-initrd"),
+        ("-append", "-append"),
+        ("-smp", "-smp"),
+        ("-object", "-object sev-snp-guest"),
+    ] {
+        assert_eq!(
+            parse(&arguments(&[(name, None)])),
+            Err(CmdlineError::Missing { option })
+        );
+    }
+    assert_eq!(
+        with(&["-uuid"]),
+        Err(CmdlineError::NoValue {
+            option: "-uuid".to_owned()
+        })
+    );
+    assert_eq!(Launch::parse(b""), Err(CmdlineError::Empty));
+    assert_eq!(Launch::parse(b"qemu"), Err(CmdlineError::Empty));
+    assert_eq!(
+        Launch::parse(b"qemu\0"),
+        Err(CmdlineError::Missing {
+            option: "-object sev-snp-guest"
+        })
+    );
+}
+
+#[test]
+fn what_launches_something_else_is_refused() {
+    let refused: [&[&str]; 13] = [
+        &["-bios", "/other.fd"],
+        &["-pflash", "/other.fd"],
+        &["-readconfig", "/file"],
+        &["-set", "machine.kernel=/other"],
+        &["-loadvm", "x"],
+        &["-incoming", "defer"],
+        &["-fw_cfg", "name=opt/x,string=y"],
+        &["-gdb", "tcp::1"],
+        &["-s"],
+        &["-machine", "kernel=/other"],
+        &["-M", "q35,smp.cpus=4"],
+        &["-machine", "microvm"],
+        &["-device", "loader,file=/other,addr=0x810c00"],
+    ];
+    for extra in refused {
+        assert!(
+            matches!(with(extra), Err(CmdlineError::Refused { .. })),
+            "{extra:?}: {:?}",
+            with(extra)
+        );
+    }
+    let json = r#"{"driver":"loader","file":"/other"}"#;
+    assert!(matches!(with(&["-device", json]), Err(CmdlineError::Refused { .. })));
+    assert!(with(&["-machine", "microvm,auto-kernel-cmdline=off"]).is_ok());
+    assert!(with(&["-device", r#"{"driver":"virtio-net-pci","netdev":"n"}"#]).is_ok());
+}
+
+#[test]
+fn what_cannot_be_placed_is_refused() {
+    let stray = |argument: &str| {
+        Err(CmdlineError::Stray {
+            argument: argument.to_owned(),
+        })
+    };
+    assert_eq!(with(&["/disk.img"]), stray("/disk.img"));
+    assert_eq!(with(&["-nodefaults", "/disk.img"]), stray("/disk.img"));
+    assert_eq!(with(&[""]), stray(""));
+    assert_eq!(with(&["-"]), stray("-"));
+    assert_eq!(
+        with(&["-new-flag", "-kernel", "/other"]),
+        stray("/other"),
+        "an unknown flag hides no kernel"
+    );
+    let mut bytes = arguments(&[]).join("\0").into_bytes();
+    bytes.extend(b"\0-\xff\0");
+    assert_eq!(Launch::parse(&bytes), Err(CmdlineError::NotUtf8));
+}
+
+#[test]
+fn vcpus_are_counted() {
+    let vcpus = |text: &str| parse(&arguments(&[("-smp", Some(text))])).map(|launch| launch.vcpus);
+    assert_eq!(vcpus("1"), Ok(1));
+    assert_eq!(vcpus("cpus=4"), Ok(4));
+    assert_eq!(vcpus("4,sockets=1,cores=2,threads=2,maxcpus=4"), Ok(4));
+    for text in [
+        "",
+        "0",
+        "01",
+        "+1",
+        "0x2",
+        "2,maxcpus=4",
+        "sockets=2",
+        "2,cpus=4",
+        "2,x=1",
+        "2,",
+        "4294967296",
+    ] {
+        assert!(
+            matches!(vcpus(text), Err(CmdlineError::Value { option: "-smp", .. })),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn the_guest_object_is_read_exactly() {
+    let parse = |text: &str| parse(&arguments(&[("-object", Some(text))]));
+    let launch = parse("sev-snp-guest,id=a,kernel-hashes=on").unwrap();
+    assert_eq!((launch.policy, launch.host_data), (0x30000, [0; 32]));
+    let launch = parse("qom-type=sev-snp-guest,id=a,kernel-hashes=on,policy=720896").unwrap();
+    assert_eq!(
+        launch.policy, 0xb0000,
+        "the debug bit is passed on for the verifier to refuse"
+    );
+    for text in [
+        "sev-snp-guest,id=a",
+        "sev-snp-guest,id=a,kernel-hashes=off",
+        "sev-snp-guest,id=a,kernel-hashes=on,kernel-hashes=on",
+        "sev-snp-guest,id=a,kernel-hashes=on,id-block=AAAA",
+        "sev-snp-guest,id=a,kernel-hashes=on,policy=",
+        "sev-snp-guest,id=a,kernel-hashes=on,policy=0x",
+        "sev-snp-guest,id=a,kernel-hashes=on,policy=0x+3",
+        "sev-snp-guest,id=a,kernel-hashes=on,policy=030000",
+        "sev-snp-guest,id=a,kernel-hashes=on,host-data=",
+        "sev-snp-guest,id=a,kernel-hashes=on,host-data=BwcH",
+        "sev-snp-guest,id=a,kernel-hashes=on,vcek-disabled=on",
+        r#"{"qom-type":"sev-snp-guest","id":"a","kernel-hashes":true}"#,
+        "{",
+    ] {
+        assert!(
+            matches!(parse(text), Err(CmdlineError::Value { .. })),
+            "{text}: {:?}",
+            parse(text)
+        );
+    }
+    let other = CmdlineError::Missing {
+        option: "-object sev-snp-guest",
+    };
+    assert_eq!(parse("rng-random,id=a"), Err(other.clone()));
+    assert_eq!(parse(r#"{"qom-type":"iommufd","id":"a"}"#), Err(other));
+}
+
+#[test]
+fn truncated_anywhere_is_an_error_or_another_launch() {
+    let whole = [arguments(&[]).join("\0").into_bytes(), vec![0]].concat();
+    let good = Launch::parse(&whole).unwrap();
+    for len in 0..whole.len() {
+        let cut = Launch::parse(&whole[..len]);
+        // Only what stands behind the last option that matters can be missed.
+        assert!(cut.is_err() || cut == Ok(good.clone()), "{len} bytes: {cut:?}");
+    }
+}
