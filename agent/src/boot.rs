@@ -36,14 +36,18 @@ pub struct BootInfo {
 
 /// Checks command line and entropy, finds initdata and verifies it. Blocks while the platform makes a report.
 pub fn find_out() -> Result<BootInfo, BootError> {
-    let line = fs::read_to_string("/proc/cmdline")
-        .map_err(|source| BootError::Kernel { what: "the kernel command line", source })?;
+    let line = fs::read_to_string("/proc/cmdline").map_err(|source| BootError::Kernel {
+        what: "the kernel command line",
+        source,
+    })?;
     cmdline::check(&line)?;
     entropy::check(Path::new("/proc"), Path::new("/dev"))?;
     let device = disk::read(Path::new("/sys"), Path::new("/dev"))?;
     let info = verify(&device, evidence::source())?;
-    let meminfo = fs::read_to_string("/proc/meminfo")
-        .map_err(|source| BootError::Kernel { what: "the size of memory", source })?;
+    let meminfo = fs::read_to_string("/proc/meminfo").map_err(|source| BootError::Kernel {
+        what: "the size of memory",
+        source,
+    })?;
     check_memory(&info.policy, &meminfo)?;
     Ok(info)
 }
@@ -56,10 +60,18 @@ pub fn verify(device: &[u8], evidence: Arc<dyn EvidenceSource>) -> Result<BootIn
     let report = Report::parse(&quote.report)?;
     let bound = digests
         .matches_host_data(&report.host_data)
-        .ok_or(BootError::NotBound { sha256: digests.sha256, host_data: report.host_data })?;
+        .ok_or(BootError::NotBound {
+            sha256: digests.sha256,
+            host_data: report.host_data,
+        })?;
     let policy = initdata::parse(&document, bound)?.policy;
     let initdata_text = String::from_utf8(document).map_err(|_| BootError::NotText)?;
-    Ok(BootInfo { initdata_text, digests, policy, evidence })
+    Ok(BootInfo {
+        initdata_text,
+        digests,
+        policy,
+        evidence,
+    })
 }
 
 /// Refuses a policy whose models cannot fit, before anything is fetched.
@@ -70,13 +82,23 @@ fn check_memory(policy: &Policy, meminfo: &str) -> Result<(), BootError> {
         return Ok(());
     }
     let names: Vec<&str> = policy.models().iter().map(|model| model.name.as_str()).collect();
-    Err(BootError::ModelsTooLarge { names: names.join(", "), models, reserve: RESERVE, total })
+    Err(BootError::ModelsTooLarge {
+        names: names.join(", "),
+        models,
+        reserve: RESERVE,
+        total,
+    })
 }
 
 /// `MemTotal` of `/proc/meminfo`, in bytes.
 pub fn total_memory(meminfo: &str) -> Option<u64> {
     let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
-    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+    line.trim()
+        .strip_suffix("kB")?
+        .trim()
+        .parse::<u64>()
+        .ok()?
+        .checked_mul(1024)
 }
 
 /// What must be left besides the models: the agent, an image of the smallest kind, the server's own working memory.

@@ -19,10 +19,20 @@ pub fn read(sys: &Path, dev: &Path) -> Result<Vec<u8>, DiskError> {
     let mut strangers = Vec::new();
     for name in disks(sys)? {
         let serial = fs::read(sys.join("block").join(&name).join("serial")).unwrap_or_default();
-        if serial.trim_ascii() == SERIAL { chosen.push(name) } else { strangers.push(name) }
+        if serial.trim_ascii() == SERIAL {
+            chosen.push(name)
+        } else {
+            strangers.push(name)
+        }
     }
     let [name] = chosen.as_slice() else {
-        return Err(if chosen.is_empty() { DiskError::Missing } else { DiskError::Several { names: chosen.join(", ") } });
+        return Err(if chosen.is_empty() {
+            DiskError::Missing
+        } else {
+            DiskError::Several {
+                names: chosen.join(", "),
+            }
+        });
     };
     let bytes = copy(sys, dev, name)?;
     for stranger in strangers {
@@ -73,7 +83,10 @@ pub enum DiskError {
 
 /// Names of virtio disks, in a fixed order.
 fn disks(sys: &Path) -> Result<Vec<String>, DiskError> {
-    let failed = |source| DiskError::Read { what: "the list of disks".to_owned(), source };
+    let failed = |source| DiskError::Read {
+        what: "the list of disks".to_owned(),
+        source,
+    };
     let mut names = Vec::new();
     for entry in fs::read_dir(sys.join("block")).map_err(failed)? {
         let name = entry.map_err(failed)?.file_name();
@@ -84,22 +97,36 @@ fn disks(sys: &Path) -> Result<Vec<String>, DiskError> {
 }
 
 fn copy(sys: &Path, dev: &Path, name: &str) -> Result<Vec<u8>, DiskError> {
-    let failed = |source| DiskError::Read { what: format!("disk {name}"), source };
+    let failed = |source| DiskError::Read {
+        what: format!("disk {name}"),
+        source,
+    };
     let sectors = fs::read_to_string(sys.join("block").join(name).join("size")).map_err(failed)?;
-    let sectors: u64 = sectors.trim().parse().map_err(|_| failed(io::ErrorKind::InvalidData.into()))?;
+    let sectors: u64 = sectors
+        .trim()
+        .parse()
+        .map_err(|_| failed(io::ErrorKind::InvalidData.into()))?;
     let bytes = sectors.saturating_mul(SECTOR);
     if bytes > MAX_DISK {
-        return Err(DiskError::TooLarge { name: name.to_owned(), bytes });
+        return Err(DiskError::TooLarge {
+            name: name.to_owned(),
+            bytes,
+        });
     }
     let mut content = Vec::new();
-    File::open(dev.join(name)).and_then(|disk| disk.take(bytes).read_to_end(&mut content)).map_err(failed)?;
+    File::open(dev.join(name))
+        .and_then(|disk| disk.take(bytes).read_to_end(&mut content))
+        .map_err(failed)?;
     Ok(content)
 }
 
 /// A disk that cannot be read carries nothing.
 fn starts_with_magic(disk: &Path) -> bool {
     let mut start = [0; MAGIC.len()];
-    File::open(disk).and_then(|mut disk| disk.read_exact(&mut start)).is_ok() && start == *MAGIC
+    File::open(disk)
+        .and_then(|mut disk| disk.read_exact(&mut start))
+        .is_ok()
+        && start == *MAGIC
 }
 
 const SERIAL: &[u8] = b"initdata";
@@ -144,7 +171,10 @@ mod tests {
     #[test]
     fn the_disk_is_found_by_its_serial_number() {
         let content = sectors(b"initdata...", 2);
-        let dir = machine(&[Disk("vda", "other", sectors(b"", 1)), Disk("vdb", "initdata\n", content.clone())]);
+        let dir = machine(&[
+            Disk("vda", "other", sectors(b"", 1)),
+            Disk("vdb", "initdata\n", content.clone()),
+        ]);
         assert_eq!(read_from(&dir).unwrap(), content);
     }
 
@@ -158,7 +188,10 @@ mod tests {
             Disk("vdb", "initdata", sectors(b"initdata", 1)),
         ]);
         let error = read_from(&two).unwrap_err();
-        assert_eq!(error.to_string(), "several disks have the serial number initdata: vda, vdb");
+        assert_eq!(
+            error.to_string(),
+            "several disks have the serial number initdata: vda, vdb"
+        );
     }
 
     #[test]

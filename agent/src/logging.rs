@@ -17,7 +17,10 @@ use crate::stage::boot_time_us;
 
 /// A logger on `/dev/console`, or on standard error where that cannot be opened.
 pub fn console() -> Logger {
-    let console = OpenOptions::new().write(true).custom_flags(libc::O_NOCTTY | libc::O_CLOEXEC).open("/dev/console");
+    let console = OpenOptions::new()
+        .write(true)
+        .custom_flags(libc::O_NOCTTY | libc::O_CLOEXEC)
+        .open("/dev/console");
     match console {
         Ok(file) => to(file),
         Err(_) => to(io::stderr()),
@@ -26,7 +29,9 @@ pub fn console() -> Logger {
 
 /// A logger on any writer.
 pub fn to(writer: impl Write + Send + 'static) -> Logger {
-    let lines = Lines { writer: Mutex::new(writer) };
+    let lines = Lines {
+        writer: Mutex::new(writer),
+    };
     Logger::root(slog::LevelFilter::new(lines, Level::Info).fuse(), o!())
 }
 
@@ -34,7 +39,10 @@ pub fn to(writer: impl Write + Send + 'static) -> Logger {
 pub fn last_words(text: &str) {
     let line = format!("cella CRIT {}\n", one_line(text));
     // There is nobody to tell when the console is gone.
-    let _ = OpenOptions::new().write(true).open("/dev/console").and_then(|mut file: File| file.write_all(line.as_bytes()));
+    let _ = OpenOptions::new()
+        .write(true)
+        .open("/dev/console")
+        .and_then(|mut file: File| file.write_all(line.as_bytes()));
 }
 
 struct Lines<W> {
@@ -48,7 +56,11 @@ impl<W: Write> Drain for Lines<W> {
     fn log(&self, record: &Record<'_>, values: &OwnedKVList) -> io::Result<()> {
         let time = boot_time_us();
         let (level, message) = (record.level().as_short_str(), record.msg());
-        let mut line = format!("[{:5}.{:06}] cella {level} {message}", time / 1_000_000, time % 1_000_000);
+        let mut line = format!(
+            "[{:5}.{:06}] cella {level} {message}",
+            time / 1_000_000,
+            time % 1_000_000
+        );
         let mut pairs = Pairs(Vec::new());
         // A pair that does not serialize is left out.
         let _ = record.kv().serialize(record, &mut pairs);
@@ -56,7 +68,10 @@ impl<W: Write> Drain for Lines<W> {
         // slog gives them last first.
         line.extend(pairs.0.into_iter().rev());
         let line = one_line(&line) + "\n";
-        self.writer.lock().unwrap_or_else(PoisonError::into_inner).write_all(line.as_bytes())
+        self.writer
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .write_all(line.as_bytes())
     }
 }
 
@@ -71,7 +86,10 @@ impl slog::Serializer for Pairs {
 
 /// Console lines stay lines whatever is in a value.
 fn one_line(text: &str) -> String {
-    text.chars().take(MAX_LINE).map(|c| if c.is_control() { ' ' } else { c }).collect()
+    text.chars()
+        .take(MAX_LINE)
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect()
 }
 
 const MAX_LINE: usize = 1024;
@@ -106,6 +124,9 @@ mod tests {
         let text = String::from_utf8(buffer.0.lock().unwrap().clone()).unwrap();
         assert_eq!(text.lines().count(), 1, "{text:?}");
         assert!(text.contains("] cella INFO container started, "), "{text:?}");
-        assert!(text.ends_with("container started, container: a b, pid: 7\n"), "{text:?}");
+        assert!(
+            text.ends_with("container started, container: a b, pid: 7\n"),
+            "{text:?}"
+        );
     }
 }

@@ -54,7 +54,10 @@ impl Reaper {
         let mut children = self.lock();
         while let Some(ended) = signal::reap_one() {
             if let Some(waiter) = children.remove(&ended.pid) {
-                waiter.send_replace(Some(Exit { status: ended.status, at: SystemTime::now() }));
+                waiter.send_replace(Some(Exit {
+                    status: ended.status,
+                    at: SystemTime::now(),
+                }));
             }
         }
     }
@@ -77,7 +80,10 @@ impl ExitWatch {
         match self.exit.wait_for(Option::is_some).await.as_deref() {
             Ok(Some(exit)) => *exit,
             // The sender went without a word: the reaper is gone, and the process with it.
-            _ => Exit { status: UNKNOWN_STATUS, at: SystemTime::now() },
+            _ => Exit {
+                status: UNKNOWN_STATUS,
+                at: SystemTime::now(),
+            },
         }
     }
 

@@ -78,10 +78,20 @@ impl StageLog {
         let mut records = self.lock();
         let index = (records.len() < MAX_RECORDS).then_some(records.len());
         if index.is_some() {
-            records.push(StageRecord { name, subject: subject.into(), start_us, end_us: None, failure: None });
+            records.push(StageRecord {
+                name,
+                subject: subject.into(),
+                start_us,
+                end_us: None,
+                failure: None,
+            });
         }
         drop(records);
-        Stage { log: self.clone(), index, ended: false }
+        Stage {
+            log: self.clone(),
+            index,
+            ended: false,
+        }
     }
 
     /// A copy of all records.
@@ -161,7 +171,10 @@ mod tests {
         let log = StageLog::new();
         log.begin(StageName::Image, "demo").done();
         let record = log.snapshot().remove(0);
-        assert_eq!((record.name, record.subject.as_str(), record.failure), (StageName::Image, "demo", None));
+        assert_eq!(
+            (record.name, record.subject.as_str(), record.failure),
+            (StageName::Image, "demo", None)
+        );
         assert!(record.end_us.unwrap() >= record.start_us);
     }
 

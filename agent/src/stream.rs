@@ -50,7 +50,10 @@ struct Offered {
 impl Streams {
     /// Without pipes.
     pub fn new(log: Logger) -> Self {
-        Self { offered: Arc::default(), log }
+        Self {
+            offered: Arc::default(),
+            log,
+        }
     }
 
     /// Offers a pipe and says its number, which is never 0 and never given twice. Needs a runtime.
@@ -129,7 +132,9 @@ impl StreamListener for tokio_vsock::VsockListener {
 pub async fn listen(listener: impl StreamListener, streams: Streams) {
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+            return;
+        };
         match listener.accept().await {
             Ok(connection) => {
                 let streams = streams.clone();

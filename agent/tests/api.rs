@@ -1,5 +1,10 @@
 //! The agent's API over a real ttrpc connection: denials, states, and a guest that refuses to serve.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "helpers of tests fail like tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests fail like tests"
+)]
 
 mod common;
 
@@ -14,9 +19,9 @@ use cella_attest::Evidence;
 use cella_policy::{Policy, initdata::digests};
 use cella_protos::{
     agent::{
-        ConfigureNetworkRequest, ContainerSpec, CreateContainerRequest, DeleteContainerRequest, HelloRequest, Interface,
-        ListProcessesRequest, ShutdownRequest, SignalContainerRequest, StartContainerRequest, StatusRequest, User,
-        WaitContainerRequest,
+        ConfigureNetworkRequest, ContainerSpec, CreateContainerRequest, DeleteContainerRequest, HelloRequest,
+        Interface, ListProcessesRequest, ShutdownRequest, SignalContainerRequest, StartContainerRequest, StatusRequest,
+        User, WaitContainerRequest,
     },
     agent_ttrpc::{Agent, AgentClient, create_agent},
 };
@@ -58,7 +63,12 @@ async fn connect(agent: impl FnOnce(Arc<Notify>) -> Arc<dyn Agent + Send + Sync>
     let mut server = Server::new().bind(&address).unwrap().register_service(service);
     server.start().await.unwrap();
     let client = AgentClient::new(Client::connect(&address).await.unwrap());
-    Host { client, end, _server: server, _dir: dir }
+    Host {
+        client,
+        end,
+        _server: server,
+        _dir: dir,
+    }
 }
 
 async fn serving(machine: &Machine) -> Host {
@@ -85,7 +95,11 @@ fn allowed() -> CreateContainerRequest {
             args: vec!["/bin/true".into()],
             env: vec!["PATH=/usr/bin:/bin".into(), "HOME=/tmp".into()],
             cwd: "/".into(),
-            user: MessageField::some(User { uid: 65534, gid: 65534, ..Default::default() }),
+            user: MessageField::some(User {
+                uid: 65534,
+                gid: 65534,
+                ..Default::default()
+            }),
             readonly_rootfs: true,
             ..Default::default()
         }),
@@ -116,10 +130,22 @@ async fn t1_what_the_policy_does_not_name_is_denied() {
     let host = serving(&machine).await;
     type Change = fn(&mut CreateContainerRequest);
     let cases: [(Change, &str); 5] = [
-        (|request| request.spec.mut_or_insert_default().args[0] = "/bin/sh".into(), "args[0] is \"/bin/sh\""),
-        (|request| request.spec.mut_or_insert_default().env.push("LD_PRELOAD=/x".into()), "LD_PRELOAD"),
-        (|request| request.spec.mut_or_insert_default().hooks.push("/hook".into()), "hook"),
-        (|request| request.images[0] = format!("sha256:{}", "0".repeat(64)), "policy denies image"),
+        (
+            |request| request.spec.mut_or_insert_default().args[0] = "/bin/sh".into(),
+            "args[0] is \"/bin/sh\"",
+        ),
+        (
+            |request| request.spec.mut_or_insert_default().env.push("LD_PRELOAD=/x".into()),
+            "LD_PRELOAD",
+        ),
+        (
+            |request| request.spec.mut_or_insert_default().hooks.push("/hook".into()),
+            "hook",
+        ),
+        (
+            |request| request.images[0] = format!("sha256:{}", "0".repeat(64)),
+            "policy denies image",
+        ),
         (|request| request.name = "other".into(), "it names no such container"),
     ];
     for (change, expected) in cases {
@@ -137,33 +163,76 @@ async fn t1_what_the_policy_does_not_name_is_denied() {
 #[tokio::test]
 async fn states_and_ids_are_checked() {
     let host = serving(&Machine::new()).await;
-    let start = StartContainerRequest { id: "c1".into(), ..Default::default() };
-    assert_eq!(refused(host.client.start_container(context(), &start).await).0, Code::FAILED_PRECONDITION);
+    let start = StartContainerRequest {
+        id: "c1".into(),
+        ..Default::default()
+    };
+    assert_eq!(
+        refused(host.client.start_container(context(), &start).await).0,
+        Code::FAILED_PRECONDITION
+    );
 
-    let unknown = WaitContainerRequest { id: "c1".into(), ..Default::default() };
-    assert_eq!(refused(host.client.wait_container(context(), &unknown).await).0, Code::NOT_FOUND);
-    let bad = ListProcessesRequest { id: "../c1".into(), ..Default::default() };
-    assert_eq!(refused(host.client.list_processes(context(), &bad).await).0, Code::INVALID_ARGUMENT);
+    let unknown = WaitContainerRequest {
+        id: "c1".into(),
+        ..Default::default()
+    };
+    assert_eq!(
+        refused(host.client.wait_container(context(), &unknown).await).0,
+        Code::NOT_FOUND
+    );
+    let bad = ListProcessesRequest {
+        id: "../c1".into(),
+        ..Default::default()
+    };
+    assert_eq!(
+        refused(host.client.list_processes(context(), &bad).await).0,
+        Code::INVALID_ARGUMENT
+    );
 
     host.client.create_container(context(), &allowed()).await.unwrap();
-    assert_eq!(refused(host.client.create_container(context(), &allowed()).await).0, Code::ALREADY_EXISTS);
-    let second = CreateContainerRequest { id: "c2".into(), ..allowed() };
+    assert_eq!(
+        refused(host.client.create_container(context(), &allowed()).await).0,
+        Code::ALREADY_EXISTS
+    );
+    let second = CreateContainerRequest {
+        id: "c2".into(),
+        ..allowed()
+    };
     let (code, message) = refused(host.client.create_container(context(), &second).await);
     assert_eq!(code, Code::ALREADY_EXISTS);
     assert!(message.contains("as c1"), "{message}");
 
-    let signal = SignalContainerRequest { id: "c1".into(), signal: 1, ..Default::default() };
-    assert_eq!(refused(host.client.signal_container(context(), &signal).await).0, Code::PERMISSION_DENIED);
-    let delete = DeleteContainerRequest { id: "c1".into(), ..Default::default() };
+    let signal = SignalContainerRequest {
+        id: "c1".into(),
+        signal: 1,
+        ..Default::default()
+    };
+    assert_eq!(
+        refused(host.client.signal_container(context(), &signal).await).0,
+        Code::PERMISSION_DENIED
+    );
+    let delete = DeleteContainerRequest {
+        id: "c1".into(),
+        ..Default::default()
+    };
     host.client.delete_container(context(), &delete).await.unwrap();
 }
 
 #[tokio::test]
 async fn t10_a_malformed_network_changes_nothing() {
     let host = serving(&Machine::new()).await;
-    let interface = Interface { name: "../x".into(), ..Default::default() };
-    let request = ConfigureNetworkRequest { interfaces: vec![interface], ..Default::default() };
-    assert_eq!(refused(host.client.configure_network(context(), &request).await).0, Code::INVALID_ARGUMENT);
+    let interface = Interface {
+        name: "../x".into(),
+        ..Default::default()
+    };
+    let request = ConfigureNetworkRequest {
+        interfaces: vec![interface],
+        ..Default::default()
+    };
+    assert_eq!(
+        refused(host.client.configure_network(context(), &request).await).0,
+        Code::INVALID_ARGUMENT
+    );
 }
 
 #[tokio::test]
@@ -171,7 +240,10 @@ async fn status_shows_containers_and_memory() {
     let host = serving(&Machine::new()).await;
     host.client.create_container(context(), &allowed()).await.unwrap();
     let status = host.client.status(context(), &StatusRequest::new()).await.unwrap();
-    assert_eq!((status.containers[0].name.as_str(), status.containers[0].state.as_str()), ("server", "created"));
+    assert_eq!(
+        (status.containers[0].name.as_str(), status.containers[0].state.as_str()),
+        ("server", "created")
+    );
     assert!(status.memory.total_bytes > 0 && status.evidence.is_none());
 }
 
@@ -186,16 +258,33 @@ async fn a_shutdown_is_answered_before_the_end() {
 async fn a_fatal_refusal_is_the_answer_to_everything_and_ends_the_guest() {
     let refusal = BootError::from(cella_agent::initdata::DiskError::Missing);
     let host = connect(|end| Arc::new(RefusingAgent::new(&refusal, end))).await;
-    let expected = (Code::FAILED_PRECONDITION, "no disk with the serial number initdata is attached".to_owned());
-    assert_eq!(refused(host.client.hello(context(), &HelloRequest::new()).await), expected);
+    let expected = (
+        Code::FAILED_PRECONDITION,
+        "no disk with the serial number initdata is attached".to_owned(),
+    );
+    assert_eq!(
+        refused(host.client.hello(context(), &HelloRequest::new()).await),
+        expected
+    );
     host.end.notified().await;
-    assert_eq!(refused(host.client.create_container(context(), &allowed()).await), expected);
-    assert_eq!(refused(host.client.status(context(), &StatusRequest::new()).await), expected);
+    assert_eq!(
+        refused(host.client.create_container(context(), &allowed()).await),
+        expected
+    );
+    assert_eq!(
+        refused(host.client.status(context(), &StatusRequest::new()).await),
+        expected
+    );
 }
 
 #[tokio::test]
 async fn a_model_that_does_not_fit_leaves_the_guest_up_to_say_so() {
-    let refusal = BootError::ModelsTooLarge { names: "m".into(), models: 1 << 30, reserve: 96 << 20, total: 512 << 20 };
+    let refusal = BootError::ModelsTooLarge {
+        names: "m".into(),
+        models: 1 << 30,
+        reserve: 96 << 20,
+        total: 512 << 20,
+    };
     let host = connect(|end| Arc::new(RefusingAgent::new(&refusal, end))).await;
     let (code, message) = refused(host.client.hello(context(), &HelloRequest::new()).await);
     assert_eq!(code, Code::RESOURCE_EXHAUSTED);

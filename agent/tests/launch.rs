@@ -1,5 +1,10 @@
 //! The launcher in fresh namespaces of this machine: what a container sees, what it may, and how it ends.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "helpers of tests fail like tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests fail like tests"
+)]
 
 mod common;
 
@@ -30,7 +35,10 @@ async fn a_container_has_its_own_world() {
         "pod-1",
     ];
     assert_eq!(lines[..expected.len()], expected);
-    assert!(lines.contains(&"fd full mqueue null ptmx pts random shm stderr stdin stdout tty urandom zero"), "{output}");
+    assert!(
+        lines.contains(&"fd full mqueue null ptmx pts random shm stderr stdin stdout tty urandom zero"),
+        "{output}"
+    );
     assert!(output.ends_with("\n0\n755\n0022\n"), "{output}");
     assert_eq!(machine.stages.snapshot()[0].name, StageName::Start);
 }
@@ -53,8 +61,15 @@ async fn the_process_has_no_privilege_that_the_policy_does_not_name() {
     let text = "grep -E '^(Cap|NoNewPrivs|Seccomp:|Groups)' /proc/self/status; ulimit -c; ulimit -n; ulimit -l";
     let none = "0000000000000000";
     let (_, output, _) = Machine::new().run(&script(text)).await;
-    let values: Vec<&str> = output.lines().map(|line| line.rsplit('\t').next().unwrap().trim()).collect();
-    assert_eq!(values, ["", none, none, none, none, none, "1", "2", "0", "1024", "1024"], "{output}");
+    let values: Vec<&str> = output
+        .lines()
+        .map(|line| line.rsplit('\t').next().unwrap().trim())
+        .collect();
+    assert_eq!(
+        values,
+        ["", none, none, none, none, none, "1", "2", "0", "1024", "1024"],
+        "{output}"
+    );
 
     let bind = "0000000000000400";
     let changes = [("capabilities = []", "capabilities = [\"NET_BIND_SERVICE\"]")];
@@ -65,7 +80,10 @@ async fn the_process_has_no_privilege_that_the_policy_does_not_name() {
     let root = [("uid = 65534, gid = 65534", "uid = 0, gid = 0"), changes[0]];
     let named = policy(&["/bin/sh", "-c", "id -u; grep ^Cap /proc/self/status"], &root);
     let (_, output, _) = Machine::new().run(&named).await;
-    assert!(output.starts_with("0\n") && output.matches(bind).count() == 5, "{output}");
+    assert!(
+        output.starts_with("0\n") && output.matches(bind).count() == 5,
+        "{output}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -76,7 +94,10 @@ async fn t21_what_leads_out_of_a_container_is_denied() {
     // As root with every capability: seccomp alone stands between.
     let all = [
         ("uid = 65534, gid = 65534", "uid = 0, gid = 0"),
-        ("capabilities = []", "capabilities = [\"SYS_ADMIN\", \"MKNOD\", \"SYS_PTRACE\", \"NET_ADMIN\"]"),
+        (
+            "capabilities = []",
+            "capabilities = [\"SYS_ADMIN\", \"MKNOD\", \"SYS_PTRACE\", \"NET_ADMIN\"]",
+        ),
     ];
     let tries = "mount -t tmpfs x /mnt && echo mounted; unshare -m true && echo unshared; \
                  mknod /tmp/sda b 8 0 && echo node; mknod /tmp/fifo p && echo fifo; \
@@ -108,7 +129,10 @@ async fn a_writable_root_takes_changes_that_nobody_else_sees() {
     if !is_root() {
         return;
     }
-    let changes = [("uid = 65534, gid = 65534", "uid = 0, gid = 0"), ("readonly-rootfs = true", "readonly-rootfs = false")];
+    let changes = [
+        ("uid = 65534, gid = 65534", "uid = 0, gid = 0"),
+        ("readonly-rootfs = true", "readonly-rootfs = false"),
+    ];
     let tries = "echo changed > /cella-test-file && cat /cella-test-file; dd if=/dev/zero of=/big bs=1M count=64";
     let (status, output, errors) = Machine::new().run(&policy(&["/bin/sh", "-c", tries], &changes)).await;
     assert_eq!((status, output.as_str()), (1, "changed\n"));
@@ -122,22 +146,50 @@ async fn exit_codes_and_signals_come_back() {
         return;
     }
     assert_eq!(Machine::new().run(&script("exit 3")).await.0, 3);
-    assert_eq!(Machine::new().run(&policy(&["/bin/sh", "-c", "kill -SEGV $$; sleep 1; exit 4"], &[])).await.0, 4);
+    assert_eq!(
+        Machine::new()
+            .run(&policy(&["/bin/sh", "-c", "kill -SEGV $$; sleep 1; exit 4"], &[]))
+            .await
+            .0,
+        4
+    );
 
     let machine = Machine::new();
-    machine.create(&script("trap 'exit 5' TERM; while :; do sleep 0.1; done")).unwrap();
+    machine
+        .create(&script("trap 'exit 5' TERM; while :; do sleep 0.1; done"))
+        .unwrap();
     let pid = machine.start().await.unwrap();
     assert_eq!(machine.containers.processes(&id()).unwrap(), [pid]);
-    assert!(matches!(machine.containers.signal(&id(), 1, false), Err(ContainerError::SignalDenied { signal: 1, .. })));
-    assert!(matches!(machine.containers.delete(&id()).await, Err(ContainerError::State { state: "running", .. })));
-    assert!(matches!(machine.start().await, Err(ContainerError::State { state: "running", .. })));
+    assert!(matches!(
+        machine.containers.signal(&id(), 1, false),
+        Err(ContainerError::SignalDenied { signal: 1, .. })
+    ));
+    assert!(matches!(
+        machine.containers.delete(&id()).await,
+        Err(ContainerError::State { state: "running", .. })
+    ));
+    assert!(matches!(
+        machine.start().await,
+        Err(ContainerError::State { state: "running", .. })
+    ));
     machine.containers.signal(&id(), 9, true).unwrap();
     assert_eq!(machine.wait().await.status, 137);
     assert_eq!(machine.wait().await.status, 137);
-    assert!(matches!(machine.containers.signal(&id(), 9, false), Err(ContainerError::State { state: "stopped", .. })));
+    assert!(matches!(
+        machine.containers.signal(&id(), 9, false),
+        Err(ContainerError::State { state: "stopped", .. })
+    ));
     assert_eq!(machine.containers.delete(&id()).await.unwrap().status, 137);
-    assert!(matches!(machine.containers.wait(&id()).await, Err(ContainerError::Unknown { .. })));
-    assert_eq!(std::fs::read_dir(machine.dir.path().join("containers")).unwrap().count(), 0);
+    assert!(matches!(
+        machine.containers.wait(&id()).await,
+        Err(ContainerError::Unknown { .. })
+    ));
+    assert_eq!(
+        std::fs::read_dir(machine.dir.path().join("containers"))
+            .unwrap()
+            .count(),
+        0
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -150,7 +202,9 @@ async fn a_program_that_handles_sigterm_gets_it() {
     let numbers = machine.create(&waits).unwrap();
     let mut out = machine.claim(numbers.stdout).await;
     machine.start().await.unwrap();
-    tokio::io::AsyncReadExt::read_exact(&mut out, &mut [0; 6]).await.unwrap();
+    tokio::io::AsyncReadExt::read_exact(&mut out, &mut [0; 6])
+        .await
+        .unwrap();
     machine.containers.signal(&id(), 15, false).unwrap();
     assert_eq!(machine.wait().await.status, 5);
 }
@@ -168,7 +222,9 @@ async fn input_reaches_the_program() {
     input.write_all(b"question").await.unwrap();
     input.shutdown().await.unwrap();
     let mut read = String::new();
-    tokio::io::AsyncReadExt::read_to_string(&mut output, &mut read).await.unwrap();
+    tokio::io::AsyncReadExt::read_to_string(&mut output, &mut read)
+        .await
+        .unwrap();
     assert_eq!((read.as_str(), machine.wait().await.status), ("question", 0));
 }
 
@@ -178,7 +234,10 @@ async fn t3_denied_output_does_not_leave() {
         return;
     }
     let machine = Machine::new();
-    let quiet = policy(&["/bin/sh", "-c", "echo canary; echo canary >&2"], &[("stdio = \"allow\"", "stdio = \"deny\"")]);
+    let quiet = policy(
+        &["/bin/sh", "-c", "echo canary; echo canary >&2"],
+        &[("stdio = \"allow\"", "stdio = \"deny\"")],
+    );
     let numbers = machine.create(&quiet).unwrap();
     assert_eq!((numbers.stdin, numbers.stdout, numbers.stderr), (0, 0, 0));
     machine.start().await.unwrap();
@@ -194,13 +253,23 @@ async fn launch_failures_say_what_failed() {
         (&["/no/such"][..], &[][..], "exec /no/such: No such file or directory"),
         (&["no-such"], &[], "exec no-such: No such file or directory"),
         (&["/etc/passwd"], &[], "exec /etc/passwd: Permission denied"),
-        (&["/bin/true"], &[("cwd = \"/\"", "cwd = \"/etc/passwd\"")], "cwd /etc/passwd: Not a directory"),
-        (&["/bin/true"], &[("destination = \"/tmp\"", "destination = \"/bin/sh\"")], "mount /bin/sh: Not a directory"),
+        (
+            &["/bin/true"],
+            &[("cwd = \"/\"", "cwd = \"/etc/passwd\"")],
+            "cwd /etc/passwd: Not a directory",
+        ),
+        (
+            &["/bin/true"],
+            &[("destination = \"/tmp\"", "destination = \"/bin/sh\"")],
+            "mount /bin/sh: Not a directory",
+        ),
     ] {
         let machine = Machine::new();
         machine.create(&policy(args, changes)).unwrap();
         let error = machine.start().await.unwrap_err();
-        let ContainerError::Launch(LaunchError::Step(line)) = &error else { panic!("{error:?}") };
+        let ContainerError::Launch(LaunchError::Step(line)) = &error else {
+            panic!("{error:?}")
+        };
         assert_eq!(line, expected);
         assert_eq!(machine.wait().await.status, 255);
         machine.containers.delete(&id()).await.unwrap();

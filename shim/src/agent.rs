@@ -19,6 +19,8 @@ use crate::vsock::{Stream, Transport, VsockError};
 
 /// For calls that the agent answers from what it knows.
 const QUICK: Duration = Duration::from_secs(10);
+/// For a signal, which is a system call in the guest; a SIGKILL that takes longer costs the VM.
+const SIGNAL: Duration = Duration::from_secs(5);
 /// Most pipes of one container.
 const PIPES: usize = 3;
 
@@ -55,6 +57,16 @@ pub struct ExitInfo {
     pub status: u32,
     /// By the guest's clock, replaced by the host's where that makes no sense.
     pub at: SystemTime,
+}
+
+impl ExitInfo {
+    /// An end that the host decided, now.
+    pub fn now(status: u32) -> Self {
+        Self {
+            status,
+            at: SystemTime::now(),
+        }
+    }
 }
 
 /// A call that failed.
@@ -207,7 +219,7 @@ impl Agent {
     /// Sends a signal to the process, or to all of the container's.
     ///
     /// # Errors
-    /// See [`AgentError`]; 10 s at most.
+    /// See [`AgentError`]; 5 s at most.
     pub async fn signal_container(&self, id: &str, signal: u32, all: bool) -> Result<(), AgentError> {
         let request = wire::SignalContainerRequest {
             id: id.to_owned(),
@@ -215,8 +227,8 @@ impl Agent {
             all,
             ..Default::default()
         };
-        let call = self.client.signal_container(within(QUICK), &request);
-        bounded("SignalContainer", QUICK, call).await.map(drop)
+        let call = self.client.signal_container(within(SIGNAL), &request);
+        bounded("SignalContainer", SIGNAL, call).await.map(drop)
     }
 
     /// Removes a container that is not running.

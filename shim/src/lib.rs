@@ -24,7 +24,41 @@
 //! | [`cleanup`] | `containerd-shim-cella-v2 delete`, after the shim itself has died |
 //! | [`snapshotter`] | the second program, `cella-snapshotter`; shares no code with the rest |
 //!
-//! Requires containerd 2.0 or newer (Task API v3). Every program that the shim starts dies with it.
+//! # What it leaves on the host
+//!
+//! Nothing, once the last container is deleted. While a VM runs, `<run-dir>/<id, at most 11 characters>-<hash>/`, mode 0700, to
+//! which the bundle's symlink `cella-run-dir` leads:
+//!
+//! | file | what |
+//! |---|---|
+//! | `state.json` | programs by number and start time, for `delete` |
+//! | `console.log`, `console.log.1` | the guest's console, bounded by `console-log-kib` |
+//! | `initdata.img` | the initdata device |
+//! | `qmp.sock`, `console.sock` | the shim listens, QEMU connects |
+//! | `vhost.sock`, `vsock`, `vsock_1027` | `sim`: backend, host → guest (`CONNECT <port>`), guest → simulated platform |
+//! | `qemu.pid` | for the simulated platform |
+//!
+//! # What it reads
+//!
+//! Annotations: `io.katacontainers.config.hypervisor.cc_init_data` (mandatory), `io.cella.ports` (loopback forwards), CRI's
+//! `container-type`, `sandbox-id`, `container-name`. Mount options of the rootfs: `x-cella.image=`. Runtime options:
+//! `ConfigPath`. No annotation reaches QEMU's command line but port numbers and the digest of the initdata.
+//!
+//! # Exit statuses
+//!
+//! The process's own; 137 when the VM or the shim has gone; 128 + signal when a signal ended a container without its
+//! process's word; 255 when it could not be started.
+//!
+//! # Limits
+//!
+//! containerd 2.0 or newer (Task API v3). No exec, pause, checkpoint, update or stats; no terminal resizing; no log drivers.
+//! The pod's network namespace is not used yet: the guest has QEMU's user-mode network. SIGTERM to the shim is ignored (a
+//! limit of `containerd-shim`); every program that it started dies with it by SIGKILL. Not run on TEE hardware yet.
+//!
+//! # Untrusted bytes
+//!
+//! Each has a parser without I/O that can be fuzzed: [`qmp::codec::parse`], [`vsock::Handshake`], [`options::config_source`],
+//! [`ports::parse`], [`container_spec::images`], [`bundle::oci::Spec`]; answers of the agent are bounded in [`agent`].
 
 pub mod agent;
 pub mod bundle;

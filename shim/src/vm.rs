@@ -9,7 +9,7 @@
 //! ```
 //!
 //! *Booting* is the future of [`Vm::launch`]: dropping it kills what was started and removes the run directory. From *Ready*
-//! on one task, the [`supervisor`], owns programs and files; everyone else holds a [`Vm`], asks it to stop and watches
+//! on one task, the supervisor, owns programs and files; everyone else holds a [`Vm`], asks it to stop and watches
 //! [`Vm::stopped`]. Dropping the last handle has the same effect as dropping the launch. *Stopping* asks the agent (it zeroes
 //! model memory), then the monitor, then the kernel, each for a bounded time. *Stopped* is final.
 

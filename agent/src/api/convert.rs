@@ -10,8 +10,15 @@ use crate::container::{Limits, WantedPipes};
 pub(super) fn container_request(request: &CreateContainerRequest) -> ContainerRequest {
     let spec: &ContainerSpec = &request.spec;
     let sets = &spec.capabilities;
-    let capabilities =
-        [&sets.bounding, &sets.effective, &sets.inheritable, &sets.permitted, &sets.ambient].into_iter().flatten();
+    let capabilities = [
+        &sets.bounding,
+        &sets.effective,
+        &sets.inheritable,
+        &sets.permitted,
+        &sets.ambient,
+    ]
+    .into_iter()
+    .flatten();
     ContainerRequest {
         name: request.name.clone(),
         images: request.images.clone(),
@@ -24,13 +31,20 @@ pub(super) fn container_request(request: &CreateContainerRequest) -> ContainerRe
         mounts: spec
             .mounts
             .iter()
-            .map(|mount| RequestedMount { destination: mount.destination.clone(), kind: mount.type_.clone() })
+            .map(|mount| RequestedMount {
+                destination: mount.destination.clone(),
+                kind: mount.type_.clone(),
+            })
             .collect(),
         capabilities: capabilities.cloned().collect(),
         rlimits: spec
             .rlimits
             .iter()
-            .map(|limit| RequestedRlimit { kind: limit.type_.clone(), soft: limit.soft, hard: limit.hard })
+            .map(|limit| RequestedRlimit {
+                kind: limit.type_.clone(),
+                soft: limit.soft,
+                hard: limit.hard,
+            })
             .collect(),
         hostname: spec.hostname.clone(),
         terminal: spec.terminal,
@@ -43,7 +57,11 @@ pub(super) fn container_request(request: &CreateContainerRequest) -> ContainerRe
 
 /// The pipes that are asked for.
 pub(super) fn pipes(request: &CreateContainerRequest) -> WantedPipes {
-    WantedPipes { stdin: request.stdin, stdout: request.stdout, stderr: request.stderr }
+    WantedPipes {
+        stdin: request.stdin,
+        stdout: request.stdout,
+        stderr: request.stderr,
+    }
 }
 
 /// The limits that are asked for; what is negative means none, as in OCI.
@@ -71,8 +89,17 @@ mod tests {
             args: vec!["a".into()],
             env: vec!["E=1".into()],
             cwd: "/w".into(),
-            user: MessageField::some(User { uid: 1, gid: 2, additional_gids: vec![3], ..Default::default() }),
-            mounts: vec![Mount { destination: "/m".into(), type_: "bind".into(), ..Default::default() }],
+            user: MessageField::some(User {
+                uid: 1,
+                gid: 2,
+                additional_gids: vec![3],
+                ..Default::default()
+            }),
+            mounts: vec![Mount {
+                destination: "/m".into(),
+                type_: "bind".into(),
+                ..Default::default()
+            }],
             capabilities: MessageField::some(Capabilities {
                 bounding: vec!["A".into()],
                 effective: vec!["B".into()],
@@ -81,7 +108,12 @@ mod tests {
                 ambient: vec!["E".into()],
                 ..Default::default()
             }),
-            rlimits: vec![Rlimit { type_: "RLIMIT_NOFILE".into(), soft: 1, hard: 2, ..Default::default() }],
+            rlimits: vec![Rlimit {
+                type_: "RLIMIT_NOFILE".into(),
+                soft: 1,
+                hard: 2,
+                ..Default::default()
+            }],
             hostname: "h".into(),
             readonly_rootfs: true,
             terminal: true,
@@ -105,9 +137,16 @@ mod tests {
             uid: 1,
             gid: 2,
             additional_gids: vec![3],
-            mounts: vec![RequestedMount { destination: "/m".into(), kind: "bind".into() }],
+            mounts: vec![RequestedMount {
+                destination: "/m".into(),
+                kind: "bind".into(),
+            }],
             capabilities: ["A", "B", "C", "D", "E"].map(str::to_owned).to_vec(),
-            rlimits: vec![RequestedRlimit { kind: "RLIMIT_NOFILE".into(), soft: 1, hard: 2 }],
+            rlimits: vec![RequestedRlimit {
+                kind: "RLIMIT_NOFILE".into(),
+                soft: 1,
+                hard: 2,
+            }],
             hostname: "h".into(),
             terminal: true,
             readonly_rootfs: true,
@@ -120,12 +159,25 @@ mod tests {
 
     #[test]
     fn a_request_without_a_specification_is_empty() {
-        assert_eq!(container_request(&CreateContainerRequest::new()), ContainerRequest::default());
+        assert_eq!(
+            container_request(&CreateContainerRequest::new()),
+            ContainerRequest::default()
+        );
     }
 
     #[test]
     fn negative_limits_are_none() {
-        let resources = Resources { memory_limit_bytes: -1, pids_limit: 7, ..Default::default() };
-        assert_eq!(limits(&resources), Limits { pids: 7, ..Limits::default() });
+        let resources = Resources {
+            memory_limit_bytes: -1,
+            pids_limit: 7,
+            ..Default::default()
+        };
+        assert_eq!(
+            limits(&resources),
+            Limits {
+                pids: 7,
+                ..Limits::default()
+            }
+        );
     }
 }

@@ -98,7 +98,10 @@ pub fn one_line(error: &(dyn Error + 'static)) -> String {
         }
         cause = error.source();
     }
-    line.chars().take(MAX_LINE).map(|c| if c.is_control() { ' ' } else { c }).collect()
+    line.chars()
+        .take(MAX_LINE)
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect()
 }
 
 const MAX_LINE: usize = 1024;
@@ -123,10 +126,17 @@ mod tests {
 
     #[test]
     fn denials_are_permission_denied_and_say_what() {
-        let denial = Denial::UnknownImage { image: "sha256:00".into() };
-        let ttrpc::Error::RpcStatus(status) = ApiError::Denied(denial).into() else { panic!() };
+        let denial = Denial::UnknownImage {
+            image: "sha256:00".into(),
+        };
+        let ttrpc::Error::RpcStatus(status) = ApiError::Denied(denial).into() else {
+            panic!()
+        };
         assert_eq!(status.code(), Code::PERMISSION_DENIED);
-        assert_eq!(status.message(), "policy denies image sha256:00: no container in the policy uses it");
+        assert_eq!(
+            status.message(),
+            "policy denies image sha256:00: no container in the policy uses it"
+        );
     }
 
     #[test]

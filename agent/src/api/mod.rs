@@ -48,8 +48,13 @@ pub enum Outcome {
 pub async fn serve(outcome: Outcome, log: Logger) -> Result<(), ServeError> {
     let end = Arc::new(Notify::new());
     let (service, limit): (Arc<dyn agent_ttrpc::Agent + Send + Sync>, _) = match outcome {
-        Outcome::Ready { boot, containers, stages } => {
-            let listener = VsockListener::bind(VsockAddr::new(VMADDR_CID_ANY, STREAM_PORT)).map_err(ServeError::Streams)?;
+        Outcome::Ready {
+            boot,
+            containers,
+            stages,
+        } => {
+            let listener =
+                VsockListener::bind(VsockAddr::new(VMADDR_CID_ANY, STREAM_PORT)).map_err(ServeError::Streams)?;
             tokio::spawn(stream::listen(listener, containers.streams().clone()));
             let service = AgentService::new(boot, containers, stages, Arc::clone(&end), log.clone());
             (Arc::new(service), None)

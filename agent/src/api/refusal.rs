@@ -30,8 +30,17 @@ impl RefusingAgent {
     /// Refuses because of `error`; `end` is told when the guest shall end.
     pub fn new(error: &BootError, end: Arc<Notify>) -> Self {
         let is_fatal = error.is_fatal();
-        let code = if is_fatal { Code::FAILED_PRECONDITION } else { Code::RESOURCE_EXHAUSTED };
-        Self { code, reason: one_line(error), is_fatal, end }
+        let code = if is_fatal {
+            Code::FAILED_PRECONDITION
+        } else {
+            Code::RESOURCE_EXHAUSTED
+        };
+        Self {
+            code,
+            reason: one_line(error),
+            is_fatal,
+            end,
+        }
     }
 
     fn refuse<T>(&self) -> ttrpc::Result<T> {
@@ -60,7 +69,11 @@ impl Agent for RefusingAgent {
         self.refuse()
     }
 
-    async fn start_container(&self, _: &TtrpcContext, _: StartContainerRequest) -> ttrpc::Result<StartContainerResponse> {
+    async fn start_container(
+        &self,
+        _: &TtrpcContext,
+        _: StartContainerRequest,
+    ) -> ttrpc::Result<StartContainerResponse> {
         self.refuse()
     }
 

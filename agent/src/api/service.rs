@@ -45,14 +45,16 @@ pub struct AgentService {
 
 impl AgentService {
     /// Obeys `boot`; `end` is told when the host asks for the guest's end.
-    pub fn new(
-        boot: Arc<BootInfo>,
-        containers: Containers,
-        stages: StageLog,
-        end: Arc<Notify>,
-        log: Logger,
-    ) -> Self {
-        Self { boot, containers, stages, pod: tokio::sync::Mutex::default(), network: OnceLock::new(), end, log }
+    pub fn new(boot: Arc<BootInfo>, containers: Containers, stages: StageLog, end: Arc<Notify>, log: Logger) -> Self {
+        Self {
+            boot,
+            containers,
+            stages,
+            pod: tokio::sync::Mutex::default(),
+            network: OnceLock::new(),
+            end,
+            log,
+        }
     }
 
     async fn set_network(&self, request: &ConfigureNetworkRequest) -> Result<(), ApiError> {
@@ -76,7 +78,9 @@ impl AgentService {
         let policy =
             check_container(&self.boot.policy, &convert::container_request(request)).map_err(ApiError::Denied)?;
         if request.spec.terminal {
-            return Err(ApiError::Container(ContainerError::Terminal { name: policy.name.clone() }));
+            return Err(ApiError::Container(ContainerError::Terminal {
+                name: policy.name.clone(),
+            }));
         }
         let numbers = self
             .containers
@@ -100,8 +104,15 @@ impl AgentService {
         let id = id(&request.id)?;
         let (network, workload) = self.network.get().ok_or(ApiError::NoNetwork)?;
         let supply = Arc::new(workload.clone());
-        let pid = self.containers.start(&id, supply, Arc::clone(network)).await.map_err(ApiError::Container)?;
-        Ok(StartContainerResponse { pid, ..Default::default() })
+        let pid = self
+            .containers
+            .start(&id, supply, Arc::clone(network))
+            .await
+            .map_err(ApiError::Container)?;
+        Ok(StartContainerResponse {
+            pid,
+            ..Default::default()
+        })
     }
 
     async fn end(&self) {
@@ -165,8 +176,11 @@ impl Agent for AgentService {
     }
 
     async fn signal_container(&self, _: &TtrpcContext, request: SignalContainerRequest) -> ttrpc::Result<Empty> {
-        let sent = id(&request.id)
-            .and_then(|id| self.containers.signal(&id, request.signal, request.all).map_err(ApiError::Container));
+        let sent = id(&request.id).and_then(|id| {
+            self.containers
+                .signal(&id, request.signal, request.all)
+                .map_err(ApiError::Container)
+        });
         self.answer("SignalContainer", sent.map(|()| Empty::new()))
     }
 
@@ -188,14 +202,25 @@ impl Agent for AgentService {
         request: ListProcessesRequest,
     ) -> ttrpc::Result<ListProcessesResponse> {
         let pids = id(&request.id).and_then(|id| self.containers.processes(&id).map_err(ApiError::Container));
-        self.answer("ListProcesses", pids.map(|pids| ListProcessesResponse { pids, ..Default::default() }))
+        self.answer(
+            "ListProcesses",
+            pids.map(|pids| ListProcessesResponse {
+                pids,
+                ..Default::default()
+            }),
+        )
     }
 
     async fn status(&self, _: &TtrpcContext, _: StatusRequest) -> ttrpc::Result<StatusResponse> {
         let (boot, stages, containers) = (Arc::clone(&self.boot), self.stages.clone(), self.containers.clone());
         let workload = self.network.get().map(|(_, workload)| workload.clone());
         let response = move || status::response(&boot, &stages, &containers, workload.as_ref());
-        self.answer("Status", tokio::task::spawn_blocking(response).await.map_err(|_| ApiError::Interrupted))
+        self.answer(
+            "Status",
+            tokio::task::spawn_blocking(response)
+                .await
+                .map_err(|_| ApiError::Interrupted),
+        )
     }
 
     async fn shutdown(&self, _: &TtrpcContext, _: ShutdownRequest) -> ttrpc::Result<Empty> {
@@ -221,10 +246,21 @@ fn exit_message(exit: Exit) -> WaitContainerResponse {
 fn set(plan: &NetworkPlan) -> Result<(), NetworkError> {
     network::bring_up_loopback()?;
     network::apply(plan)?;
-    let hostname = if plan.hostname.is_empty() { "cella" } else { plan.hostname.as_str() };
-    let failed = |source| NetworkError::Set { what: "setting the host name to", on: hostname.to_owned(), source };
+    let hostname = if plan.hostname.is_empty() {
+        "cella"
+    } else {
+        plan.hostname.as_str()
+    };
+    let failed = |source| NetworkError::Set {
+        what: "setting the host name to",
+        on: hostname.to_owned(),
+        source,
+    };
     sethostname(hostname).map_err(failed)?;
-    for (path, content) in [("/etc/resolv.conf", plan.resolv_conf()), ("/etc/hosts", plan.hosts(hostname))] {
+    for (path, content) in [
+        ("/etc/resolv.conf", plan.resolv_conf()),
+        ("/etc/hosts", plan.hosts(hostname)),
+    ] {
         fs::write(path, content).map_err(|source| NetworkError::File { path, source })?;
     }
     Ok(())

@@ -64,8 +64,13 @@ fn memory() -> Memory {
 
 /// A line such as `MemTotal:  1024 kB`, in bytes; 0 when it is not there.
 fn kib(text: &str, name: &str) -> u64 {
-    let value = text.lines().find_map(|line| line.strip_prefix(name)?.trim().strip_suffix("kB"));
-    value.and_then(|value| value.trim().parse::<u64>().ok()).unwrap_or(0).saturating_mul(1024)
+    let value = text
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.trim().strip_suffix("kB"));
+    value
+        .and_then(|value| value.trim().parse::<u64>().ok())
+        .unwrap_or(0)
+        .saturating_mul(1024)
 }
 
 #[cfg(test)]

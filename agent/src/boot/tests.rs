@@ -17,7 +17,10 @@ impl EvidenceSource for Platform {
         put(0x34, &1_u32.to_le_bytes());
         put(0x50, report_data);
         put(0xc0, &self.host_data);
-        Ok(Evidence { report, chain: Vec::new() })
+        Ok(Evidence {
+            report,
+            chain: Vec::new(),
+        })
     }
 
     fn name(&self) -> &'static str {
@@ -39,7 +42,9 @@ impl EvidenceSource for NoPlatform {
 }
 
 fn bound_to(document: &str) -> Arc<dyn EvidenceSource> {
-    Arc::new(Platform { host_data: host_data(document.as_bytes()).unwrap() })
+    Arc::new(Platform {
+        host_data: host_data(document.as_bytes()).unwrap(),
+    })
 }
 
 const POLICY: &str = include_str!("../../tests/common/policy.toml");
@@ -67,7 +72,10 @@ fn t9_unbound_initdata_is_not_even_parsed() {
 #[test]
 fn t2_zero_host_data_binds_nothing() {
     let document = write(POLICY, Algorithm::Sha256);
-    let result = verify(&encode_device(document.as_bytes()), Arc::new(Platform { host_data: [0; 32] }));
+    let result = verify(
+        &encode_device(document.as_bytes()),
+        Arc::new(Platform { host_data: [0; 32] }),
+    );
     assert!(matches!(result.err(), Some(BootError::NotBound { .. })));
 }
 
@@ -75,7 +83,10 @@ fn t2_zero_host_data_binds_nothing() {
 fn no_evidence_no_service() {
     let document = write(POLICY, Algorithm::Sha256);
     let result = verify(&encode_device(document.as_bytes()), Arc::new(NoPlatform));
-    assert!(matches!(result.err(), Some(BootError::Evidence(EvidenceError::Refused))));
+    assert!(matches!(
+        result.err(),
+        Some(BootError::Evidence(EvidenceError::Refused))
+    ));
 }
 
 #[test]
@@ -100,7 +111,10 @@ fn models_that_do_not_fit_are_refused_with_both_sizes() {
         "model larger than guest memory: models/demo needs 300 MiB and the guest itself 96 MiB, this guest has 390 MiB; \
          give it more memory"
     );
-    assert!(matches!(check_memory(&policy, "no such line"), Err(BootError::MemoryUnknown)));
+    assert!(matches!(
+        check_memory(&policy, "no such line"),
+        Err(BootError::MemoryUnknown)
+    ));
 }
 
 #[test]

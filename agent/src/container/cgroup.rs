@@ -77,7 +77,11 @@ impl Limits {
             settings.push(("memory.max", self.memory_bytes.to_string()));
         }
         if self.cpu_quota_us > 0 {
-            let period = if self.cpu_period_us > 0 { self.cpu_period_us } else { 100_000 };
+            let period = if self.cpu_period_us > 0 {
+                self.cpu_period_us
+            } else {
+                100_000
+            };
             settings.push(("cpu.max", format!("{} {period}", self.cpu_quota_us)));
         }
         if self.cpu_shares > 0 {
@@ -101,7 +105,11 @@ impl Cgroup {
     /// Its processes, as the agent numbers them.
     pub(super) fn processes(&self) -> Result<Vec<u32>, CgroupError> {
         let path = self.0.join("cgroup.procs");
-        let text = fs::read_to_string(&path).map_err(|source| CgroupError { what: "reading", path, source })?;
+        let text = fs::read_to_string(&path).map_err(|source| CgroupError {
+            what: "reading",
+            path,
+            source,
+        })?;
         Ok(text.lines().filter_map(|line| line.parse().ok()).collect())
     }
 
@@ -124,7 +132,11 @@ impl Cgroup {
                 Ok(()) => return Ok(()),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
                 Err(source) if tokio::time::Instant::now() >= deadline => {
-                    return Err(CgroupError { what: "removing", path: self.0.clone(), source });
+                    return Err(CgroupError {
+                        what: "removing",
+                        path: self.0.clone(),
+                        source,
+                    });
                 }
                 // The kernel lets go of a dead process's group a moment after its parent has heard of it.
                 Err(_) => {
@@ -139,13 +151,21 @@ impl Cgroup {
 fn make_dir(path: &Path) -> Result<(), CgroupError> {
     match fs::create_dir(path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        other => other.map_err(|source| CgroupError { what: "making", path: path.to_owned(), source }),
+        other => other.map_err(|source| CgroupError {
+            what: "making",
+            path: path.to_owned(),
+            source,
+        }),
     }
 }
 
 fn write(dir: &Path, file: &str, value: &str) -> Result<(), CgroupError> {
     let path = dir.join(file);
-    fs::write(&path, value).map_err(|source| CgroupError { what: "writing", path, source })
+    fs::write(&path, value).map_err(|source| CgroupError {
+        what: "writing",
+        path,
+        source,
+    })
 }
 
 const REMOVE_LIMIT: Duration = Duration::from_secs(5);
@@ -156,7 +176,13 @@ mod tests {
 
     #[test]
     fn limits_become_settings() {
-        let limits = Limits { memory_bytes: 1 << 30, cpu_quota_us: 50_000, cpu_shares: 1024, pids: 100, ..Limits::default() };
+        let limits = Limits {
+            memory_bytes: 1 << 30,
+            cpu_quota_us: 50_000,
+            cpu_shares: 1024,
+            pids: 100,
+            ..Limits::default()
+        };
         let expected = [
             ("memory.oom.group", "1"),
             ("memory.max", "1073741824"),
@@ -164,9 +190,15 @@ mod tests {
             ("cpu.weight", "39"),
             ("pids.max", "100"),
         ];
-        assert_eq!(limits.settings(), expected.map(|(file, value)| (file, value.to_owned())));
+        assert_eq!(
+            limits.settings(),
+            expected.map(|(file, value)| (file, value.to_owned()))
+        );
         assert_eq!(Limits::default().settings().len(), 1);
-        let extreme = Limits { cpu_shares: u64::MAX, ..Limits::default() };
+        let extreme = Limits {
+            cpu_shares: u64::MAX,
+            ..Limits::default()
+        };
         assert_eq!(extreme.settings().last().unwrap().1, "10000");
     }
 }

@@ -37,11 +37,21 @@ pub(super) struct Instance {
 }
 
 enum State {
-    Created { stdio: Stdio },
+    Created {
+        stdio: Stdio,
+    },
     /// Waiting for image and models while `cancel` is there, launching when it is gone.
-    Starting { cancel: Option<oneshot::Sender<()>> },
-    Running { pid: u32, exit: ExitWatch, cgroup: Option<Cgroup> },
-    Stopped { cgroup: Option<Cgroup> },
+    Starting {
+        cancel: Option<oneshot::Sender<()>>,
+    },
+    Running {
+        pid: u32,
+        exit: ExitWatch,
+        cgroup: Option<Cgroup>,
+    },
+    Stopped {
+        cgroup: Option<Cgroup>,
+    },
 }
 
 /// What a container is doing.
@@ -84,7 +94,13 @@ impl Instance {
         setting: Arc<Setting>,
         creation: Creation<'_>,
     ) -> Result<(Self, StreamNumbers), ContainerError> {
-        let Creation { id, policy, hostname, pipes: wanted, limits } = creation;
+        let Creation {
+            id,
+            policy,
+            hostname,
+            pipes: wanted,
+            limits,
+        } = creation;
         setting.make_bundle(&id)?;
         let (stdio, numbers) = pipes::make(wanted, policy.stdio, &setting.streams)
             .map_err(|source| ContainerError::Pipe { id: id.clone(), source })?;
@@ -92,7 +108,19 @@ impl Instance {
         let state = Mutex::new(State::Created { stdio });
         let (ended, _) = watch::channel(None);
         let policy = policy.clone();
-        Ok((Self { setting, id, policy, hostname, limits, numbers, state, ended }, numbers))
+        Ok((
+            Self {
+                setting,
+                id,
+                policy,
+                hostname,
+                limits,
+                numbers,
+                state,
+                ended,
+            },
+            numbers,
+        ))
     }
 
     pub(super) fn id(&self) -> &ContainerId {
@@ -122,14 +150,23 @@ impl Instance {
             }
         };
         let (outcome, cgroup) = match self.make_group() {
-            Ok(cgroup) => (self.launch(stdio, supply, &network, cgroup.as_ref(), cancelled).await, cgroup),
+            Ok(cgroup) => (
+                self.launch(stdio, supply, &network, cgroup.as_ref(), cancelled).await,
+                cgroup,
+            ),
             Err(error) => (Err(error), None),
         };
         match outcome {
             Ok(launched) => Ok(self.run(launched, cgroup)),
             Err(error) => {
                 warn!(self.setting.log, "container not started"; "container" => %self.policy.name, "error" => %error);
-                self.stop(Exit { status: FAILED, at: SystemTime::now() }, cgroup);
+                self.stop(
+                    Exit {
+                        status: FAILED,
+                        at: SystemTime::now(),
+                    },
+                    cgroup,
+                );
                 Err(error)
             }
         }
@@ -140,23 +177,38 @@ impl Instance {
         match ended.wait_for(Option::is_some).await.as_deref() {
             Ok(Some(exit)) => *exit,
             // The sender is ours and alive.
-            _ => Exit { status: FAILED, at: SystemTime::now() },
+            _ => Exit {
+                status: FAILED,
+                at: SystemTime::now(),
+            },
         }
     }
 
     pub(super) fn signal(&self, number: u32, all: bool) -> Result<(), ContainerError> {
         if !self.policy.signals.allows(number) {
-            return Err(ContainerError::SignalDenied { name: self.policy.name.clone(), signal: number });
+            return Err(ContainerError::SignalDenied {
+                name: self.policy.name.clone(),
+                signal: number,
+            });
         }
-        let undelivered = || ContainerError::Signal { id: self.id.clone(), signal: number };
+        let undelivered = || ContainerError::Signal {
+            id: self.id.clone(),
+            signal: number,
+        };
         let signal = i32::try_from(number).map_err(|_| undelivered())?;
         let ends = matches!(signal, libc::SIGKILL | libc::SIGTERM);
         let mut state = self.lock();
         match &mut *state {
-            State::Running { cgroup: Some(cgroup), .. } if all => cgroup.signal(signal).map_err(ContainerError::Cgroup),
+            State::Running {
+                cgroup: Some(cgroup), ..
+            } if all => cgroup.signal(signal).map_err(ContainerError::Cgroup),
             State::Running { exit, .. } => {
                 // Whoever has ended meanwhile is not running; its exit is about to be published.
-                if exit.kill(&self.setting.reaper, signal) || exit.ended().is_some() { Ok(()) } else { Err(undelivered()) }
+                if exit.kill(&self.setting.reaper, signal) || exit.ended().is_some() {
+                    Ok(())
+                } else {
+                    Err(undelivered())
+                }
             }
             State::Starting { cancel } if ends => {
                 // Without it the launch is under way: a matter of milliseconds, then the caller may try again.
@@ -168,7 +220,10 @@ impl Instance {
             }
             State::Created { .. } if ends => {
                 *state = State::Stopped { cgroup: None };
-                self.ended.send_replace(Some(Exit { status: 128 + number, at: SystemTime::now() }));
+                self.ended.send_replace(Some(Exit {
+                    status: 128 + number,
+                    at: SystemTime::now(),
+                }));
                 self.numbers.withdraw(&self.setting.streams);
                 Ok(())
             }
@@ -196,7 +251,9 @@ impl Instance {
 
     pub(super) fn processes(&self) -> Result<Vec<u32>, ContainerError> {
         match &*self.lock() {
-            State::Running { cgroup: Some(cgroup), .. } => cgroup.processes().map_err(ContainerError::Cgroup),
+            State::Running {
+                cgroup: Some(cgroup), ..
+            } => cgroup.processes().map_err(ContainerError::Cgroup),
             State::Running { pid, .. } => Ok(vec![*pid]),
             _ => Ok(Vec::new()),
         }
@@ -221,12 +278,19 @@ impl Instance {
         self.numbers.withdraw(&self.setting.streams);
         match fs::remove_dir(self.setting.bundle(&self.id)) {
             Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                return Err(ContainerError::Directory { what: "removing", id: self.id.clone(), source });
+                return Err(ContainerError::Directory {
+                    what: "removing",
+                    id: self.id.clone(),
+                    source,
+                });
             }
             _ => {}
         }
         info!(self.setting.log, "container deleted"; "container" => %self.policy.name, "id" => %self.id);
-        Ok(self.ended.borrow().unwrap_or(Exit { status: NEVER_RAN, at: SystemTime::now() }))
+        Ok(self.ended.borrow().unwrap_or(Exit {
+            status: NEVER_RAN,
+            at: SystemTime::now(),
+        }))
     }
 
     pub(super) fn snapshot(&self) -> Snapshot {
@@ -235,7 +299,12 @@ impl Instance {
             State::Running { pid, .. } => (ContainerState::Running, *pid),
             State::Stopped { .. } => (ContainerState::Stopped, 0),
         };
-        Snapshot { id: self.id.clone(), name: self.policy.name.clone(), state, pid }
+        Snapshot {
+            id: self.id.clone(),
+            name: self.policy.name.clone(),
+            state,
+            pid,
+        }
     }
 
     async fn launch(
@@ -253,7 +322,15 @@ impl Instance {
             Ok(()) = cancelled => return Err(ContainerError::Killed { id: self.id.clone() }),
         };
         let stage = self.setting.stages.begin(StageName::Start, name);
-        let parts = Parts { id: &self.id, policy: &self.policy, hostname: &self.hostname, rootfs, models, network, cgroup };
+        let parts = Parts {
+            id: &self.id,
+            policy: &self.policy,
+            hostname: &self.hostname,
+            rootfs,
+            models,
+            network,
+            cgroup,
+        };
         let launched = match prepare::plan(parts, &self.setting) {
             Ok(plan) => launch::spawn(&self.setting.launcher, &plan, stdio, &self.setting.reaper)
                 .await
@@ -264,7 +341,11 @@ impl Instance {
     }
 
     fn make_group(&self) -> Result<Option<Cgroup>, ContainerError> {
-        let group = self.setting.cgroups.as_ref().map(|root| root.group(&self.id, self.limits));
+        let group = self
+            .setting
+            .cgroups
+            .as_ref()
+            .map(|root| root.group(&self.id, self.limits));
         group.transpose().map_err(ContainerError::Cgroup)
     }
 
@@ -272,7 +353,11 @@ impl Instance {
     fn run(self: Arc<Self>, launched: Launched, cgroup: Option<Cgroup>) -> u32 {
         let Launched { pid, exit } = launched;
         info!(self.setting.log, "container started"; "container" => %self.policy.name, "pid" => pid);
-        *self.lock() = State::Running { pid, exit: exit.clone(), cgroup };
+        *self.lock() = State::Running {
+            pid,
+            exit: exit.clone(),
+            cgroup,
+        };
         tokio::spawn(async move {
             let mut exit = exit;
             let exit = exit.wait().await;
@@ -298,7 +383,11 @@ impl Instance {
             State::Running { .. } => "running",
             State::Stopped { .. } => "stopped",
         };
-        ContainerError::State { id: self.id.clone(), wanted, state }
+        ContainerError::State {
+            id: self.id.clone(),
+            wanted,
+            state,
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

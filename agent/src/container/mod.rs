@@ -110,7 +110,10 @@ pub struct Creation<'p> {
 impl Containers {
     /// Without containers.
     pub fn new(setting: Setting) -> Self {
-        Self { setting: Arc::new(setting), instances: Arc::default() }
+        Self {
+            setting: Arc::new(setting),
+            instances: Arc::default(),
+        }
     }
 
     /// Makes a container and offers its pipes. Nothing runs yet. Needs a runtime.
@@ -119,8 +122,14 @@ impl Containers {
         if instances.contains_key(&creation.id) {
             return Err(ContainerError::Exists { id: creation.id });
         }
-        if let Some(other) = instances.values().find(|other| other.policy().name == creation.policy.name) {
-            return Err(ContainerError::NameTaken { name: creation.policy.name.clone(), id: other.id().clone() });
+        if let Some(other) = instances
+            .values()
+            .find(|other| other.policy().name == creation.policy.name)
+        {
+            return Err(ContainerError::NameTaken {
+                name: creation.policy.name.clone(),
+                id: other.id().clone(),
+            });
         }
         let (instance, numbers) = Instance::create(Arc::clone(&self.setting), creation)?;
         instances.insert(instance.id().clone(), Arc::new(instance));
@@ -192,7 +201,10 @@ impl Containers {
     }
 
     fn find(&self, id: &ContainerId) -> Result<Arc<Instance>, ContainerError> {
-        self.lock().get(id).cloned().ok_or_else(|| ContainerError::Unknown { id: id.clone() })
+        self.lock()
+            .get(id)
+            .cloned()
+            .ok_or_else(|| ContainerError::Unknown { id: id.clone() })
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<ContainerId, Arc<Instance>>> {
@@ -207,8 +219,11 @@ impl Setting {
 
     fn make_bundle(&self, id: &ContainerId) -> Result<PathBuf, ContainerError> {
         let bundle = self.bundle(id);
-        fs::create_dir_all(&bundle)
-            .map_err(|source| ContainerError::Directory { what: "making", id: id.clone(), source })?;
+        fs::create_dir_all(&bundle).map_err(|source| ContainerError::Directory {
+            what: "making",
+            id: id.clone(),
+            source,
+        })?;
         Ok(bundle)
     }
 }

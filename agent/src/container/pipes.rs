@@ -43,12 +43,12 @@ impl StreamNumbers {
 }
 
 /// Makes the pipes. Where the policy denies them the process gets `/dev/null`: what it prints stays in the guest (T3).
-pub(super) fn make(
-    wanted: WantedPipes,
-    policy: StdioPolicy,
-    streams: &Streams,
-) -> io::Result<(Stdio, StreamNumbers)> {
-    let wanted = if policy == StdioPolicy::Allow { wanted } else { WantedPipes::default() };
+pub(super) fn make(wanted: WantedPipes, policy: StdioPolicy, streams: &Streams) -> io::Result<(Stdio, StreamNumbers)> {
+    let wanted = if policy == StdioPolicy::Allow {
+        wanted
+    } else {
+        WantedPipes::default()
+    };
     let (mut stdio, mut numbers) = (Stdio::default(), StreamNumbers::default());
     if wanted.stdin {
         let (process, agent) = pipe2(OFlag::O_CLOEXEC)?;

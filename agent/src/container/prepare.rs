@@ -5,9 +5,7 @@ use cella_policy::{ContainerPolicy, Memlock, check::DEFAULT_NOFILE};
 use super::{Cgroup, ContainerId, Setting};
 use crate::{
     launch::{
-        LaunchPlan, MountPlan, PlanError, ProcessPlan, RlimitPlan,
-        capabilities::CapabilitySet,
-        plan::RlimitKind,
+        LaunchPlan, MountPlan, PlanError, ProcessPlan, RlimitPlan, capabilities::CapabilitySet, plan::RlimitKind,
     },
     network::NetworkPlan,
     workload::{ModelMount, Rootfs},
@@ -26,15 +24,25 @@ pub(super) struct Parts<'a> {
 
 /// The plan: the policy's word on everything, the host's on the host name alone.
 pub(super) fn plan(parts: Parts<'_>, setting: &Setting) -> Result<LaunchPlan, PlanError> {
-    let Parts { id, policy, hostname, rootfs, models, network, cgroup } = parts;
+    let Parts {
+        id,
+        policy,
+        hostname,
+        rootfs,
+        models,
+        network,
+        cgroup,
+    } = parts;
     let hostname = match (&policy.hostname, hostname) {
         (Some(exact), _) => exact.as_str(),
         (None, "") if network.hostname.is_empty() => "cella",
         (None, "") => network.hostname.as_str(),
         (None, asked) => asked,
     };
-    let model_mounts =
-        models.into_iter().map(|model| MountPlan::Model { source: model.source, destination: model.destination });
+    let model_mounts = models.into_iter().map(|model| MountPlan::Model {
+        source: model.source,
+        destination: model.destination,
+    });
     let tmpfs = policy.tmpfs.iter().map(|tmpfs| MountPlan::Tmpfs {
         destination: tmpfs.destination.as_str().into(),
         size_mib: tmpfs.size_mib,
@@ -43,7 +51,11 @@ pub(super) fn plan(parts: Parts<'_>, setting: &Setting) -> Result<LaunchPlan, Pl
         Memlock::Bytes(bytes) => bytes,
         Memlock::Unlimited => u64::MAX,
     };
-    let limit = |kind, value| RlimitPlan { kind, soft: value, hard: value };
+    let limit = |kind, value| RlimitPlan {
+        kind,
+        soft: value,
+        hard: value,
+    };
     let plan = LaunchPlan {
         bundle: setting.bundle(id),
         lower_dirs: rootfs.lower_dirs,
@@ -65,7 +77,10 @@ pub(super) fn plan(parts: Parts<'_>, setting: &Setting) -> Result<LaunchPlan, Pl
             gid: policy.user.gid,
             additional_gids: policy.user.additional_gids.iter().copied().collect(),
             capabilities: CapabilitySet::from_numbers(policy.capabilities.iter().map(|one| one.number())),
-            rlimits: vec![limit(RlimitKind::Nofile, DEFAULT_NOFILE), limit(RlimitKind::Memlock, memlock)],
+            rlimits: vec![
+                limit(RlimitKind::Nofile, DEFAULT_NOFILE),
+                limit(RlimitKind::Memlock, memlock),
+            ],
         },
     };
     plan.check().map(|()| plan)

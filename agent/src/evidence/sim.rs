@@ -19,11 +19,18 @@ pub struct SimPlatform;
 
 impl EvidenceSource for SimPlatform {
     fn quote(&self, report_data: &[u8; 64]) -> Result<Evidence, EvidenceError> {
-        let stream = VsockStream::connect_with_cid_port(VMADDR_CID_HOST, cella_protos::SIM_PLATFORM_PORT)
-            .map_err(|source| EvidenceError::Platform { what: "connecting", source })?;
+        let stream =
+            VsockStream::connect_with_cid_port(VMADDR_CID_HOST, cella_protos::SIM_PLATFORM_PORT).map_err(|source| {
+                EvidenceError::Platform {
+                    what: "connecting",
+                    source,
+                }
+            })?;
         for set in [VsockStream::set_read_timeout, VsockStream::set_write_timeout] {
-            set(&stream, Some(TIMEOUT))
-                .map_err(|source| EvidenceError::Platform { what: "setting the time limit", source })?;
+            set(&stream, Some(TIMEOUT)).map_err(|source| EvidenceError::Platform {
+                what: "setting the time limit",
+                source,
+            })?;
         }
         exchange(stream, report_data)
     }
@@ -35,18 +42,35 @@ impl EvidenceSource for SimPlatform {
 
 /// One request and its answer over any byte stream.
 pub fn exchange(mut stream: impl Read + Write, report_data: &[u8; 64]) -> Result<Evidence, EvidenceError> {
-    stream.write_all(report_data).map_err(|source| EvidenceError::Platform { what: "asking for a report", source })?;
+    stream
+        .write_all(report_data)
+        .map_err(|source| EvidenceError::Platform {
+            what: "asking for a report",
+            source,
+        })?;
     let mut length = [0; 4];
     stream
         .read_exact(&mut length)
-        .map_err(|source| EvidenceError::Platform { what: "waiting for its answer", source })?;
+        .map_err(|source| EvidenceError::Platform {
+            what: "waiting for its answer",
+            source,
+        })?;
     let length = u32::from_le_bytes(length);
     if length == 0 {
         return Err(EvidenceError::Refused);
     }
     let size = usize::try_from(length).ok().filter(|_| length <= MAX_ANSWER);
-    let mut json = vec![0; size.ok_or(EvidenceError::Length { length, limit: MAX_ANSWER })?];
-    stream.read_exact(&mut json).map_err(|source| EvidenceError::Platform { what: "reading its answer", source })?;
+    let mut json = vec![
+        0;
+        size.ok_or(EvidenceError::Length {
+            length,
+            limit: MAX_ANSWER
+        })?
+    ];
+    stream.read_exact(&mut json).map_err(|source| EvidenceError::Platform {
+        what: "reading its answer",
+        source,
+    })?;
     Evidence::from_json(&json).map_err(EvidenceError::Malformed)
 }
 
@@ -55,3 +79,83 @@ const MAX_ANSWER: u32 = 64 * 1024;
 
 /// Longest silence. The platform hashes kernel and firmware on the first request.
 const TIMEOUT: Duration = Duration::from_secs(20);
+
+#[cfg(test)]
+mod tests {
+    use std::io::{self, Cursor};
+
+    use super::*;
+
+    /// A platform with a prepared answer.
+    struct Platform {
+        asked: Vec<u8>,
+        answer: Cursor<Vec<u8>>,
+    }
+
+    impl Read for Platform {
+        fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+            self.answer.read(into)
+        }
+    }
+
+    impl Write for Platform {
+        fn write(&mut self, from: &[u8]) -> io::Result<usize> {
+            self.asked.write(from)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn ask(answer: &[u8]) -> Result<Evidence, EvidenceError> {
+        exchange(
+            Platform {
+                asked: Vec::new(),
+                answer: Cursor::new(answer.to_vec()),
+            },
+            &[7; 64],
+        )
+    }
+
+    fn framed(json: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(json.len()).unwrap();
+        [&length.to_le_bytes(), json].concat()
+    }
+
+    #[test]
+    fn evidence_comes_through() {
+        let evidence = Evidence {
+            report: vec![1; 1184],
+            chain: vec![vec![2; 10]],
+        };
+        assert_eq!(ask(&framed(&evidence.to_json())).unwrap(), evidence);
+    }
+
+    #[test]
+    fn what_is_not_an_answer_is_an_error() {
+        assert!(matches!(ask(&[0; 4]), Err(EvidenceError::Refused)));
+        assert!(matches!(
+            ask(&u32::MAX.to_le_bytes()),
+            Err(EvidenceError::Length { length: u32::MAX, .. })
+        ));
+        assert!(matches!(
+            ask(&(MAX_ANSWER + 1).to_le_bytes()),
+            Err(EvidenceError::Length { .. })
+        ));
+        assert!(matches!(ask(&framed(b"{}")), Err(EvidenceError::Malformed(_))));
+        let whole = framed(
+            &Evidence {
+                report: vec![1; 1184],
+                chain: Vec::new(),
+            }
+            .to_json(),
+        );
+        for length in 0..whole.len() {
+            assert!(
+                matches!(ask(&whole[..length]), Err(EvidenceError::Platform { .. })),
+                "{length}"
+            );
+        }
+    }
+}

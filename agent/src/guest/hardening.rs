@@ -52,10 +52,14 @@ fn apply_sysctls(root: &Path) -> Result<(), HardeningError> {
     Ok(())
 }
 
-/// Compaction must not move locked pages; neither kernel log nor kernel addresses are a container's business; a guest
-/// without swap is honest about memory.
-const SYSCTLS: [(&str, &str); 3] =
-    [("vm/compact_unevictable_allowed", "0"), ("kernel/dmesg_restrict", "1"), ("kernel/kptr_restrict", "2")];
+/// Compaction must not move locked pages. Neither kernel log nor kernel addresses are a container's business. The kernel
+/// prints only its last words on the console: its other messages quote names that a container chooses (threat T3).
+const SYSCTLS: [(&str, &str); 4] = [
+    ("vm/compact_unevictable_allowed", "0"),
+    ("kernel/dmesg_restrict", "1"),
+    ("kernel/kptr_restrict", "2"),
+    ("kernel/printk", "1 4 1 1"),
+];
 
 /// Registry connections, layers, pipes.
 const MAX_FILES: u64 = 8192;
@@ -69,9 +73,18 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         fs::create_dir(root.path().join("vm")).unwrap();
         let error = apply_sysctls(root.path()).unwrap_err();
-        assert!(matches!(error, HardeningError::Sysctl { name: "kernel/dmesg_restrict", .. }));
+        assert!(matches!(
+            error,
+            HardeningError::Sysctl {
+                name: "kernel/dmesg_restrict",
+                ..
+            }
+        ));
         fs::create_dir(root.path().join("kernel")).unwrap();
         apply_sysctls(root.path()).unwrap();
-        assert_eq!(fs::read_to_string(root.path().join("vm/compact_unevictable_allowed")).unwrap(), "0");
+        assert_eq!(
+            fs::read_to_string(root.path().join("vm/compact_unevictable_allowed")).unwrap(),
+            "0"
+        );
     }
 }

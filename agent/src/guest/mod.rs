@@ -75,7 +75,11 @@ async fn serve(log: Logger) -> Result<(), Failure> {
             info!(log, "initdata verified";
                 "sha256" => hex::encode(boot.digests.sha256), "evidence" => boot.evidence.name());
             let setting = setting(&log, &stages, reaper)?;
-            Outcome::Ready { boot: Arc::new(boot), containers: Containers::new(setting), stages }
+            Outcome::Ready {
+                boot: Arc::new(boot),
+                containers: Containers::new(setting),
+                stages,
+            }
         }
         Err(refusal) => {
             error!(log, "guest refuses to serve"; "reason" => api::one_line(&refusal));

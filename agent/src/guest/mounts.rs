@@ -14,10 +14,19 @@ pub(super) const CGROUPS: &str = "/sys/fs/cgroup";
 /// Mounts everything that the agent needs and puts the console on its standard streams.
 pub(super) fn make() -> Result<(), MountError> {
     rebind_root()?;
-    for Fs { kind, path, flags, options } in FILE_SYSTEMS {
+    for Fs {
+        kind,
+        path,
+        flags,
+        options,
+    } in FILE_SYSTEMS
+    {
         make_dir(path)?;
-        mount(Some(*kind), *path, Some(*kind), *flags, *options)
-            .map_err(|source| MountError::Mount { kind, path, source })?;
+        mount(Some(*kind), *path, Some(*kind), *flags, *options).map_err(|source| MountError::Mount {
+            kind,
+            path,
+            source,
+        })?;
         if *kind == "devtmpfs" {
             console()?;
         }
@@ -107,13 +116,48 @@ struct Fs {
 
 /// In order: each may need those before it. /run holds unpacked images, whose programs run from there.
 const FILE_SYSTEMS: &[Fs] = &[
-    Fs { kind: "devtmpfs", path: "/dev", flags: NO_EXEC, options: Some("mode=0755") },
-    Fs { kind: "proc", path: "/proc", flags: NOTHING_SPECIAL, options: None },
-    Fs { kind: "sysfs", path: "/sys", flags: NOTHING_SPECIAL, options: None },
-    Fs { kind: "cgroup2", path: CGROUPS, flags: NOTHING_SPECIAL, options: None },
-    Fs { kind: "configfs", path: "/sys/kernel/config", flags: NOTHING_SPECIAL, options: None },
-    Fs { kind: "tmpfs", path: "/run", flags: NO_DEVICES, options: Some("mode=0755,size=90%") },
-    Fs { kind: "tmpfs", path: "/tmp", flags: NOTHING_SPECIAL, options: Some("mode=0700,size=16m") },
+    Fs {
+        kind: "devtmpfs",
+        path: "/dev",
+        flags: NO_EXEC,
+        options: Some("mode=0755"),
+    },
+    Fs {
+        kind: "proc",
+        path: "/proc",
+        flags: NOTHING_SPECIAL,
+        options: None,
+    },
+    Fs {
+        kind: "sysfs",
+        path: "/sys",
+        flags: NOTHING_SPECIAL,
+        options: None,
+    },
+    Fs {
+        kind: "cgroup2",
+        path: CGROUPS,
+        flags: NOTHING_SPECIAL,
+        options: None,
+    },
+    Fs {
+        kind: "configfs",
+        path: "/sys/kernel/config",
+        flags: NOTHING_SPECIAL,
+        options: None,
+    },
+    Fs {
+        kind: "tmpfs",
+        path: "/run",
+        flags: NO_DEVICES,
+        options: Some("mode=0755,size=90%"),
+    },
+    Fs {
+        kind: "tmpfs",
+        path: "/tmp",
+        flags: NOTHING_SPECIAL,
+        options: Some("mode=0700,size=16m"),
+    },
 ];
 
 const NO_EXEC: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NOEXEC);

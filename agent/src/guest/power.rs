@@ -21,7 +21,10 @@ pub(super) fn off() -> ! {
 /// A panic is a bug, and a bug in this process may not go on with keys in its memory.
 pub(super) fn off_on_panic() {
     panic::set_hook(Box::new(|info| {
-        let place = info.location().map(|at| format!("{}:{}", at.file(), at.line())).unwrap_or_default();
+        let place = info
+            .location()
+            .map(|at| format!("{}:{}", at.file(), at.line()))
+            .unwrap_or_default();
         // The message may quote data; the place is enough to find the bug.
         logging::last_words(&format!("panic at {place}; powering off"));
         off()

@@ -25,7 +25,12 @@ pub(crate) fn reap_one() -> Option<Ended> {
         // SAFETY: the kernel writes one int to a live local.
         match Errno::result(unsafe { libc::waitpid(-1, &raw mut raw, libc::WNOHANG) }) {
             Ok(0) => return None,
-            Ok(pid) => return Some(Ended { pid, status: decode(raw) }),
+            Ok(pid) => {
+                return Some(Ended {
+                    pid,
+                    status: decode(raw),
+                });
+            }
             Err(Errno::EINTR) => {}
             Err(_) => return None,
         }

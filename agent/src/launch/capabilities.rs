@@ -16,7 +16,12 @@ pub struct CapabilitySet(u64);
 impl CapabilitySet {
     /// From numbers below 64; larger ones are no capabilities and are left out.
     pub fn from_numbers(numbers: impl IntoIterator<Item = u8>) -> Self {
-        Self(numbers.into_iter().filter_map(|number| 1_u64.checked_shl(number.into())).fold(0, |set, bit| set | bit))
+        Self(
+            numbers
+                .into_iter()
+                .filter_map(|number| 1_u64.checked_shl(number.into()))
+                .fold(0, |set, bit| set | bit),
+        )
     }
 
     fn contains(self, number: u8) -> bool {
@@ -48,8 +53,15 @@ pub(super) fn apply(set: CapabilitySet) -> Result<(), StepError> {
     let step = |errno| StepError::at("set capabilities", "of the process")(errno);
     prctl(libc::PR_CAP_AMBIENT, AMBIENT_CLEAR, 0).map_err(step)?;
     let [low, high] = set.words();
-    let header = Header { version: VERSION_3, pid: 0 };
-    let data = [low, high].map(|word| Data { effective: word, permitted: word, inheritable: word });
+    let header = Header {
+        version: VERSION_3,
+        pid: 0,
+    };
+    let data = [low, high].map(|word| Data {
+        effective: word,
+        permitted: word,
+        inheritable: word,
+    });
     // SAFETY: both point to live values of the layout that _LINUX_CAPABILITY_VERSION_3 demands (one header, two data
     // elements); the kernel only reads them.
     let result = unsafe { libc::syscall(libc::SYS_capset, &raw const header, data.as_ptr()) };

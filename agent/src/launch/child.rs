@@ -4,10 +4,7 @@
 use std::{
     fs,
     io::Read,
-    os::{
-        fd::FromRawFd,
-        unix::net::UnixStream,
-    },
+    os::{fd::FromRawFd, unix::net::UnixStream},
     path::Path,
     process::ExitCode,
 };
@@ -19,8 +16,7 @@ use nix::{
 };
 
 use super::{
-    LaunchPlan, MAX_PLAN, PLAN_FD, REPORT_FD, StepError,
-    process,
+    LaunchPlan, MAX_PLAN, PLAN_FD, REPORT_FD, StepError, process,
     report::{self, Report},
     rootfs,
 };
@@ -29,7 +25,9 @@ use super::{
 ///
 /// Started by hand it finds no plan and ends. It never returns in the process that becomes the workload.
 pub fn main() -> ExitCode {
-    let Some((plan, mut reports)) = inherited() else { return ExitCode::FAILURE };
+    let Some((plan, mut reports)) = inherited() else {
+        return ExitCode::FAILURE;
+    };
     match launch(plan, &mut reports) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -56,7 +54,9 @@ fn launch(plan: fs::File, reports: &mut UnixStream) -> Result<(), StepError> {
         ForkResult::Child => container(&plan, reports),
         ForkResult::Parent { child } => {
             let pid = u32::try_from(child.as_raw()).unwrap_or(0);
-            let told = Report::Pid(pid).write(reports).and_then(|()| report::await_ack(reports));
+            let told = Report::Pid(pid)
+                .write(reports)
+                .and_then(|()| report::await_ack(reports));
             told.map_err(StepError::io("report", "the container's process"))
         }
     }
@@ -68,7 +68,9 @@ fn container(plan: &LaunchPlan, reports: &mut UnixStream) -> Result<(), StepErro
     sethostname(&plan.hostname).map_err(StepError::at("set host name", plan.hostname.as_str()))?;
     rootfs::enter(plan)?;
     process::confine(&plan.process)?;
-    Report::Ready.write(reports).map_err(StepError::io("report", "readiness"))?;
+    Report::Ready
+        .write(reports)
+        .map_err(StepError::io("report", "readiness"))?;
     match process::exec(&plan.process)? {}
 }
 
@@ -78,7 +80,9 @@ fn join(cgroup: &Path) -> Result<(), StepError> {
 
 fn read_plan(plan: fs::File) -> Result<LaunchPlan, StepError> {
     let mut json = Vec::new();
-    plan.take(MAX_PLAN).read_to_end(&mut json).map_err(StepError::io("read", "the plan"))?;
+    plan.take(MAX_PLAN)
+        .read_to_end(&mut json)
+        .map_err(StepError::io("read", "the plan"))?;
     serde_json::from_slice(&json).map_err(|_| StepError::at("read", "the plan")(nix::errno::Errno::EBADMSG))
 }
 

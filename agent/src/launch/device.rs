@@ -14,8 +14,14 @@ use super::StepError;
 pub(super) fn populate(dev: impl AsFd) -> Result<(), StepError> {
     let dev = dev.as_fd();
     for (name, major, minor) in NODES {
-        mknodat(dev, name, SFlag::S_IFCHR, Mode::from_bits_truncate(0o666), makedev(major, minor))
-            .map_err(StepError::at("make", format!("/dev/{name}")))?;
+        mknodat(
+            dev,
+            name,
+            SFlag::S_IFCHR,
+            Mode::from_bits_truncate(0o666),
+            makedev(major, minor),
+        )
+        .map_err(StepError::at("make", format!("/dev/{name}")))?;
     }
     for (name, target) in LINKS {
         symlinkat(target, dev, name).map_err(StepError::at("link", format!("/dev/{name}")))?;
@@ -33,8 +39,14 @@ pub(super) fn pts() -> &'static Path {
     Path::new("/dev/pts")
 }
 
-const NODES: [(&str, u64, u64); 6] =
-    [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
+const NODES: [(&str, u64, u64); 6] = [
+    ("null", 1, 3),
+    ("zero", 1, 5),
+    ("full", 1, 7),
+    ("random", 1, 8),
+    ("urandom", 1, 9),
+    ("tty", 5, 0),
+];
 
 const LINKS: [(&str, &str); 5] = [
     ("ptmx", "pts/ptmx"),

@@ -1,7 +1,7 @@
 //! Makes one container, in processes of its own.
 //!
 //! A process with threads must not fork and carry on, so the agent starts itself anew (`/proc/self/exe`, `argv[0]` =
-//! [`LAUNCHER_NAME`]) with the container's pipes as 0-2, the plan as JSON on [`PLAN_FD`] and a socket on [`REPORT_FD`]:
+//! [`LAUNCHER_NAME`]) with the container's pipes as 0-2, the plan as JSON on descriptor 3 and a socket on descriptor 4:
 //!
 //! ```text
 //! agent              launcher                        container's process 1

@@ -122,7 +122,9 @@ impl LaunchPlan {
         let files = self.files.iter().map(|(path, _)| path.as_path());
         let mounts = self.mounts.iter().map(MountPlan::destination);
         for path in files.chain(mounts).chain([process.cwd.as_path()]) {
-            let plain = path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
+            let plain = path
+                .components()
+                .all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
             if !path.is_absolute() || !plain {
                 return Err(PlanError::Path(path.to_owned()));
             }
@@ -170,7 +172,10 @@ pub(crate) mod tests {
             lower_dirs: vec!["/run/cella/layers/1".into()],
             writable_mib: 16,
             readonly_rootfs: true,
-            mounts: vec![MountPlan::Tmpfs { destination: "/tmp".into(), size_mib: 1 }],
+            mounts: vec![MountPlan::Tmpfs {
+                destination: "/tmp".into(),
+                size_mib: 1,
+            }],
             files: vec![("/etc/hostname".into(), "a\n".into())],
             hostname: "a".into(),
             cgroup: None,
@@ -182,7 +187,11 @@ pub(crate) mod tests {
                 gid: 65534,
                 additional_gids: vec![],
                 capabilities: CapabilitySet::default(),
-                rlimits: vec![RlimitPlan { kind: RlimitKind::Nofile, soft: 1024, hard: 1024 }],
+                rlimits: vec![RlimitPlan {
+                    kind: RlimitKind::Nofile,
+                    soft: 1024,
+                    hard: 1024,
+                }],
             },
         }
     }
@@ -204,11 +213,20 @@ pub(crate) mod tests {
         assert_eq!(changed(|plan| plan.process.args.clear()), PlanError::NoProgram);
         assert_eq!(changed(|plan| plan.lower_dirs.clear()), PlanError::NoLayers);
         assert_eq!(changed(|plan| plan.process.env.push("A=\0".into())), PlanError::Nul);
-        assert_eq!(changed(|plan| plan.process.cwd = "work".into()), PlanError::Path("work".into()));
-        assert_eq!(changed(|plan| plan.files[0].0 = "/a/../b".into()), PlanError::Path("/a/../b".into()));
+        assert_eq!(
+            changed(|plan| plan.process.cwd = "work".into()),
+            PlanError::Path("work".into())
+        );
+        assert_eq!(
+            changed(|plan| plan.files[0].0 = "/a/../b".into()),
+            PlanError::Path("/a/../b".into())
+        );
         for covered in ["/", "/dev/shm", "/proc", "/sys/fs"] {
             let mut plan = plan();
-            plan.mounts = vec![MountPlan::Tmpfs { destination: covered.into(), size_mib: 1 }];
+            plan.mounts = vec![MountPlan::Tmpfs {
+                destination: covered.into(),
+                size_mib: 1,
+            }];
             assert_eq!(plan.check(), Err(PlanError::Reserved(covered.into())));
         }
     }

@@ -54,7 +54,9 @@ pub(super) fn exec(plan: &ProcessPlan) -> Result<Infallible, StepError> {
     let program = plan.args.first().map(String::as_str).unwrap_or_default();
     let failed = |errno| StepError::at("exec", program)(errno);
     let strings = |list: &[String]| -> Result<Vec<CString>, StepError> {
-        list.iter().map(|text| CString::new(text.as_str()).map_err(|_| failed(Errno::EINVAL))).collect()
+        list.iter()
+            .map(|text| CString::new(text.as_str()).map_err(|_| failed(Errno::EINVAL)))
+            .collect()
     };
     let (args, env) = (strings(&plan.args)?, strings(&plan.env)?);
     let path = find(program, &plan.env).ok_or_else(|| failed(Errno::ENOENT))?;
@@ -120,7 +122,9 @@ fn close_on_exec() -> Result<(), StepError> {
     let flags = libc::CLOSE_RANGE_CLOEXEC as libc::c_int;
     // SAFETY: sets a flag on descriptors; none is closed before exec, so no owner is left with a dead one.
     let result = unsafe { libc::close_range(3, libc::c_uint::MAX, flags) };
-    Errno::result(result).map(drop).map_err(StepError::at("close", "descriptors"))
+    Errno::result(result)
+        .map(drop)
+        .map_err(StepError::at("close", "descriptors"))
 }
 
 #[cfg(test)]

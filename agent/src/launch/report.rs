@@ -60,7 +60,11 @@ mod tests {
 
     #[test]
     fn reports_survive_the_wire() {
-        for report in [Report::Pid(42), Report::Ready, Report::Failed("exec /x: No such file".into())] {
+        for report in [
+            Report::Pid(42),
+            Report::Ready,
+            Report::Failed("exec /x: No such file".into()),
+        ] {
             let mut wire = Vec::new();
             report.write(&mut wire).unwrap();
             let line = String::from_utf8(wire).unwrap();
@@ -80,7 +84,9 @@ mod tests {
         let mut wire = Vec::new();
         Report::Failed("two\nlines".into()).write(&mut wire).unwrap();
         assert_eq!(wire, b"error two lines\n");
-        let Some(Report::Failed(text)) = Report::parse(&format!("error {}", "x".repeat(5000))) else { panic!() };
+        let Some(Report::Failed(text)) = Report::parse(&format!("error {}", "x".repeat(5000))) else {
+            panic!()
+        };
         assert_eq!(text.len(), MAX_MESSAGE);
     }
 }

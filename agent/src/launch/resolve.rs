@@ -51,10 +51,17 @@ pub(super) fn name(place: &OwnedFd) -> PathBuf {
 /// The path relative to the root; only absolute paths without `..` are taken.
 fn inside(path: &Path) -> Result<PathBuf, Errno> {
     let relative = path.strip_prefix("/").map_err(|_| Errno::EINVAL)?;
-    if relative.components().any(|part| !matches!(part, Component::Normal(_) | Component::CurDir)) {
+    if relative
+        .components()
+        .any(|part| !matches!(part, Component::Normal(_) | Component::CurDir))
+    {
         return Err(Errno::EINVAL);
     }
-    Ok(if relative.as_os_str().is_empty() { PathBuf::from(".") } else { relative.to_owned() })
+    Ok(if relative.as_os_str().is_empty() {
+        PathBuf::from(".")
+    } else {
+        relative.to_owned()
+    })
 }
 
 #[cfg(test)]

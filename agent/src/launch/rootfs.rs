@@ -77,10 +77,20 @@ fn overlay(plan: &LaunchPlan) -> Result<OwnedFd, StepError> {
     chdir(bundle).map_err(StepError::at("enter", "the writable layer"))?;
     let lower: Vec<String> = (0..plan.lower_dirs.len()).map(|number| format!("l/{number}")).collect();
     let options = format!("lowerdir={},upperdir=u,workdir=w", lower.join(":"));
-    mount_on(Some("overlay"), Path::new("root"), Some("overlay"), ROOT_FLAGS, Some(&options))
-        .map_err(StepError::at("mount", "/"))?;
-    let root = fcntl::open("root", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
-        .map_err(StepError::at("open", "/"))?;
+    mount_on(
+        Some("overlay"),
+        Path::new("root"),
+        Some("overlay"),
+        ROOT_FLAGS,
+        Some(&options),
+    )
+    .map_err(StepError::at("mount", "/"))?;
+    let root = fcntl::open(
+        "root",
+        OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC,
+        Mode::empty(),
+    )
+    .map_err(StepError::at("open", "/"))?;
     chdir("/").map_err(StepError::at("enter", "/"))?;
     Ok(root)
 }
@@ -98,10 +108,20 @@ fn fixed_mounts(root: &OwnedFd, with_cgroup: bool) -> Result<(), StepError> {
     at("proc", Path::new("/proc"), all, None).map_err(step("/proc"))?;
     at("tmpfs", Path::new("/dev"), device, Some("mode=0755,size=64k")).map_err(step("/dev"))?;
     let dev = resolve::open(root, Path::new("/dev")).map_err(StepError::at("open", "/dev"))?;
-    let dev_dir = fcntl::open(&resolve::name(&dev), OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
-        .map_err(StepError::at("open", "/dev"))?;
+    let dev_dir = fcntl::open(
+        &resolve::name(&dev),
+        OFlag::O_DIRECTORY | OFlag::O_CLOEXEC,
+        Mode::empty(),
+    )
+    .map_err(StepError::at("open", "/dev"))?;
     device::populate(&dev_dir)?;
-    at("devpts", device::pts(), device, Some("newinstance,ptmxmode=0666,mode=0620")).map_err(step("/dev/pts"))?;
+    at(
+        "devpts",
+        device::pts(),
+        device,
+        Some("newinstance,ptmxmode=0666,mode=0620"),
+    )
+    .map_err(step("/dev/pts"))?;
     at("tmpfs", Path::new("/dev/shm"), all, Some("mode=1777,size=64m")).map_err(step("/dev/shm"))?;
     at("mqueue", Path::new("/dev/mqueue"), all, None).map_err(step("/dev/mqueue"))?;
     at("sysfs", Path::new("/sys"), all | MsFlags::MS_RDONLY, None).map_err(step("/sys"))?;
@@ -116,16 +136,20 @@ fn policy_mount(root: &OwnedFd, planned: &MountPlan) -> Result<(), StepError> {
     let shown = destination.to_string_lossy();
     let place = make_dir(root, destination).map_err(StepError::at("make mount point", shown.clone()))?;
     match planned {
-        MountPlan::Model { source, .. } => {
-            bind(source, &place)
-                .and_then(|()| restrict(root, destination, MODEL_FLAGS))
-                .map_err(StepError::at("mount model", shown))
-        }
+        MountPlan::Model { source, .. } => bind(source, &place)
+            .and_then(|()| restrict(root, destination, MODEL_FLAGS))
+            .map_err(StepError::at("mount model", shown)),
         MountPlan::Tmpfs { size_mib, .. } => {
             let options = format!("mode=1777,size={size_mib}m");
             let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-            mount_on(Some("tmpfs"), &resolve::name(&place), Some("tmpfs"), flags, Some(&options))
-                .map_err(StepError::at("mount", shown))
+            mount_on(
+                Some("tmpfs"),
+                &resolve::name(&place),
+                Some("tmpfs"),
+                flags,
+                Some(&options),
+            )
+            .map_err(StepError::at("mount", shown))
         }
     }
 }
@@ -142,7 +166,13 @@ fn mask(root: &OwnedFd, path: &Path) -> Result<(), StepError> {
             let kind = fstat(&place)?.st_mode & libc::S_IFMT;
             if kind == SFlag::S_IFDIR.bits() {
                 let flags = MsFlags::MS_RDONLY | MODEL_FLAGS;
-                mount_on(Some("tmpfs"), &resolve::name(&place), Some("tmpfs"), flags, Some("size=0,nr_inodes=1,mode=0555"))
+                mount_on(
+                    Some("tmpfs"),
+                    &resolve::name(&place),
+                    Some("tmpfs"),
+                    flags,
+                    Some("size=0,nr_inodes=1,mode=0555"),
+                )
             } else {
                 let null = resolve::open(root, Path::new("/dev/null"))?;
                 bind(&resolve::name(&null), &place)
@@ -179,7 +209,9 @@ fn write_file(root: &OwnedFd, path: &Path, content: &str) -> Result<(), StepErro
         .mode(Mode::from_bits_truncate(0o644))
         .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS);
     let file = openat2(&dir, &name, how).map_err(StepError::at("create", shown.clone()))?;
-    fs::File::from(file).write_all(content.as_bytes()).map_err(StepError::io("write", shown))
+    fs::File::from(file)
+        .write_all(content.as_bytes())
+        .map_err(StepError::io("write", shown))
 }
 
 fn bind(source: &Path, place: &OwnedFd) -> Result<(), Errno> {
@@ -240,4 +272,11 @@ const MASKED: [&str; 17] = [
     "/sys/devices/virtual/powercap",
 ];
 
-const READ_ONLY: [&str; 6] = ["/proc/bus", "/proc/driver", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+const READ_ONLY: [&str; 6] = [
+    "/proc/bus",
+    "/proc/driver",
+    "/proc/fs",
+    "/proc/irq",
+    "/proc/sys",
+    "/proc/sysrq-trigger",
+];

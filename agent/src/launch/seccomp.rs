@@ -58,12 +58,18 @@ fn allowed() -> Result<BTreeMap<i64, Vec<SeccompRule>>, BackendError> {
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
         syscalls::ALLOWED.iter().map(|number| (*number, Vec::new())).collect();
     let one_of = |argument: u8, values: &[u64]| -> Result<Vec<SeccompRule>, BackendError> {
-        values.iter().map(|value| rule(argument, SeccompCmpOp::Eq, *value)).collect()
+        values
+            .iter()
+            .map(|value| rule(argument, SeccompCmpOp::Eq, *value))
+            .collect()
     };
 
     let families = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK].map(i64::from);
     rules.insert(libc::SYS_socket, one_of(0, &families.map(i64::cast_unsigned))?);
-    rules.insert(libc::SYS_socketpair, one_of(0, &[i64::from(libc::AF_UNIX).cast_unsigned()])?);
+    rules.insert(
+        libc::SYS_socketpair,
+        one_of(0, &[i64::from(libc::AF_UNIX).cast_unsigned()])?,
+    );
     rules.insert(libc::SYS_personality, one_of(0, &PERSONALITIES)?);
 
     let no_namespace = SeccompCmpOp::MaskedEq(NAMESPACE_FLAGS);
@@ -79,7 +85,12 @@ fn allowed() -> Result<BTreeMap<i64, Vec<SeccompRule>>, BackendError> {
 
 /// All arguments that are looked at are 32 bits wide in the kernel, but for clone's flags, whose upper half is unused.
 fn rule(argument: u8, operator: SeccompCmpOp, value: u64) -> Result<SeccompRule, BackendError> {
-    SeccompRule::new(vec![SeccompCondition::new(argument, SeccompCmpArgLen::Dword, operator, value)?])
+    SeccompRule::new(vec![SeccompCondition::new(
+        argument,
+        SeccompCmpArgLen::Dword,
+        operator,
+        value,
+    )?])
 }
 
 fn errno(errno: Errno) -> SeccompAction {
@@ -99,7 +110,12 @@ mod tests {
     #[test]
     fn the_programs_fit_into_the_kernels_limit() {
         let [allow, unknown] = programs().unwrap();
-        assert!(allow.len() < 4096 && unknown.len() < 4096, "{} {}", allow.len(), unknown.len());
+        assert!(
+            allow.len() < 4096 && unknown.len() < 4096,
+            "{} {}",
+            allow.len(),
+            unknown.len()
+        );
     }
 
     #[test]
@@ -155,7 +171,13 @@ mod tests {
     #[test]
     fn calls_with_conditions_have_them() {
         let rules = allowed().unwrap();
-        for number in [libc::SYS_socket, libc::SYS_clone, libc::SYS_mknod, libc::SYS_mknodat, libc::SYS_personality] {
+        for number in [
+            libc::SYS_socket,
+            libc::SYS_clone,
+            libc::SYS_mknod,
+            libc::SYS_mknodat,
+            libc::SYS_personality,
+        ] {
             assert!(!rules[&number].is_empty(), "system call {number}");
         }
     }

@@ -6,10 +6,7 @@ use std::{
     io::{self, Seek, Write},
     os::{
         fd::{AsRawFd, OwnedFd, RawFd},
-        unix::{
-            net::UnixStream as StdUnixStream,
-            process::CommandExt,
-        },
+        unix::{net::UnixStream as StdUnixStream, process::CommandExt},
     },
     path::Path,
     process::{Command, Stdio as ProcessStdio},
@@ -56,12 +53,7 @@ pub struct Launched {
 ///
 /// On failure nothing is left running: the new process has ended or is killed. Not to be cancelled half way: call it from
 /// a task of its own.
-pub async fn spawn(
-    program: &Path,
-    plan: &LaunchPlan,
-    stdio: Stdio,
-    reaper: &Reaper,
-) -> Result<Launched, LaunchError> {
+pub async fn spawn(program: &Path, plan: &LaunchPlan, stdio: Stdio, reaper: &Reaper) -> Result<Launched, LaunchError> {
     let document = plan_file(plan).map_err(LaunchError::Plan)?;
     let (ours, theirs) = StdUnixStream::pair().map_err(LaunchError::Report)?;
     ours.set_nonblocking(true).map_err(LaunchError::Report)?;
@@ -83,7 +75,9 @@ pub async fn spawn(
     if result.is_err() {
         launcher.kill(reaper, libc::SIGKILL);
     }
-    result.unwrap_or(Err(LaunchError::TimedOut { seconds: LAUNCH_LIMIT.as_secs() }))
+    result.unwrap_or(Err(LaunchError::TimedOut {
+        seconds: LAUNCH_LIMIT.as_secs(),
+    }))
 }
 
 /// Hears reports until the socket closes, which `exec` does.
@@ -103,8 +97,16 @@ async fn listen(socket: UnixStream, reaper: &Reaper) -> Result<Launched, LaunchE
         match Report::parse(line.trim_end_matches('\n')) {
             Some(Report::Pid(pid)) if started.is_none() => {
                 // The launcher is still there, so the process cannot have been reaped yet.
-                started = Some(Launched { pid, exit: reaper.register(pid) });
-                lines.get_mut().get_mut().write_all(ACK).await.map_err(LaunchError::Report)?;
+                started = Some(Launched {
+                    pid,
+                    exit: reaper.register(pid),
+                });
+                lines
+                    .get_mut()
+                    .get_mut()
+                    .write_all(ACK)
+                    .await
+                    .map_err(LaunchError::Report)?;
             }
             Some(Report::Ready) => ready = true,
             Some(Report::Failed(text)) => failure = Some(text),

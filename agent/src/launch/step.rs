@@ -18,7 +18,11 @@ pub struct StepError {
 impl StepError {
     /// `map_err(StepError::at("mount", "/proc"))`.
     pub fn at(step: &'static str, subject: impl Into<String>) -> impl FnOnce(Errno) -> Self {
-        move |source| Self { step, subject: subject.into(), source }
+        move |source| Self {
+            step,
+            subject: subject.into(),
+            source,
+        }
     }
 
     /// The same for `std::io` errors, which come from the same kernel.
@@ -32,7 +36,11 @@ impl StepError {
 
     /// One line for the way back to the agent: `exec /usr/bin/x: No such file or directory`.
     pub fn line(&self) -> String {
-        let subject: String = self.subject.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
+        let subject: String = self
+            .subject
+            .chars()
+            .map(|c| if c.is_control() { '?' } else { c })
+            .collect();
         format!("{} {subject}: {}", self.step, self.source.desc())
     }
 }

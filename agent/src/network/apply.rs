@@ -15,7 +15,11 @@ use super::{
 
 /// Sets the network of this guest. Blocks for milliseconds.
 pub fn apply(plan: &NetworkPlan) -> Result<(), NetworkError> {
-    let control = Control::open().map_err(|source| NetworkError::Set { what: "opening a socket", on: String::new(), source })?;
+    let control = Control::open().map_err(|source| NetworkError::Set {
+        what: "opening a socket",
+        on: String::new(),
+        source,
+    })?;
     for interface in &plan.interfaces {
         set_interface(&control, interface)?;
     }
@@ -26,7 +30,11 @@ pub fn apply(plan: &NetworkPlan) -> Result<(), NetworkError> {
             Err(source) => {
                 let to = &route.destination;
                 let on = format!("{}/{} by {}", to.address, to.prefix, route.interface);
-                return Err(NetworkError::Set { what: "adding a route", on, source });
+                return Err(NetworkError::Set {
+                    what: "adding a route",
+                    on,
+                    source,
+                });
             }
         }
     }
@@ -35,7 +43,11 @@ pub fn apply(plan: &NetworkPlan) -> Result<(), NetworkError> {
 
 /// Brings `lo` up; the kernel gives it its addresses.
 pub fn bring_up_loopback() -> Result<(), NetworkError> {
-    let failed = |source| NetworkError::Set { what: "bringing up", on: "lo".to_owned(), source };
+    let failed = |source| NetworkError::Set {
+        what: "bringing up",
+        on: "lo".to_owned(),
+        source,
+    };
     Control::open().and_then(|control| control.up("lo")).map_err(failed)
 }
 
@@ -75,7 +87,13 @@ pub enum NetworkError {
 
 fn set_interface(control: &Control, plan: &InterfacePlan) -> Result<(), NetworkError> {
     let name = plan.name.as_str();
-    let failed = |what: &'static str| move |source| NetworkError::Set { what, on: name.to_owned(), source };
+    let failed = |what: &'static str| {
+        move |source| NetworkError::Set {
+            what,
+            on: name.to_owned(),
+            source,
+        }
+    };
     let device = find(Path::new("/sys/class/net"), plan.hardware_address)?;
     if device != name {
         control.rename(&device, name).map_err(failed("renaming to"))?;
@@ -124,6 +142,9 @@ mod tests {
         }
         assert_eq!(find(class.path(), [2, 0, 0, 0, 0, 10]).unwrap(), "enp0s2");
         let error = find(class.path(), [2, 0, 0, 0, 0, 11]).unwrap_err();
-        assert_eq!(error.to_string(), "no network device has the hardware address 02:00:00:00:00:0b");
+        assert_eq!(
+            error.to_string(),
+            "no network device has the hardware address 02:00:00:00:00:0b"
+        );
     }
 }

@@ -21,7 +21,10 @@ pub(super) struct Control {
 
 impl Control {
     pub(super) fn open() -> Result<Self, Errno> {
-        Ok(Self { ipv4: socket(libc::AF_INET)?, ipv6: socket(libc::AF_INET6).ok() })
+        Ok(Self {
+            ipv4: socket(libc::AF_INET)?,
+            ipv6: socket(libc::AF_INET6).ok(),
+        })
     }
 
     pub(super) fn rename(&self, from: &str, to: &str) -> Result<(), Errno> {
@@ -85,7 +88,9 @@ impl Control {
     }
 
     fn add_ipv4_route(&self, route: &RoutePlan, to: Ipv4Addr, gateway: Option<Ipv4Addr>) -> Result<(), Errno> {
-        let mut device = CString::new(route.interface.as_str()).map_err(|_| Errno::EINVAL)?.into_bytes_with_nul();
+        let mut device = CString::new(route.interface.as_str())
+            .map_err(|_| Errno::EINVAL)?
+            .into_bytes_with_nul();
         // SAFETY: rtentry is plain data; all zeroes are a valid value.
         let mut entry: libc::rtentry = unsafe { mem::zeroed() };
         let mask = netmask(route.destination.prefix);
@@ -186,11 +191,16 @@ fn interface_name(name: &str) -> Result<[libc::c_char; libc::IFNAMSIZ], Errno> {
 fn ipv4(address: Ipv4Addr) -> libc::sockaddr {
     let [a, b, c, d] = address.octets().map(|byte| libc::c_char::from_ne_bytes([byte]));
     // A sockaddr_in: family, port 0, address, padding.
-    libc::sockaddr { sa_family: 2, sa_data: [0, 0, a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0] }
+    libc::sockaddr {
+        sa_family: 2,
+        sa_data: [0, 0, a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0],
+    }
 }
 
 fn ipv6(address: Ipv6Addr) -> libc::in6_addr {
-    libc::in6_addr { s6_addr: address.octets() }
+    libc::in6_addr {
+        s6_addr: address.octets(),
+    }
 }
 
 fn netmask(prefix: u8) -> Ipv4Addr {

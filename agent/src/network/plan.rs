@@ -62,16 +62,21 @@ impl NetworkPlan {
                 return Err(PlanError::TooMany { what, count });
             }
         }
-        let interfaces: Vec<InterfacePlan> =
-            request.interfaces.iter().map(interface).collect::<Result<_, _>>()?;
+        let interfaces: Vec<InterfacePlan> = request.interfaces.iter().map(interface).collect::<Result<_, _>>()?;
         let mut routes: Vec<RoutePlan> = request.routes.iter().map(route).collect::<Result<_, _>>()?;
         for route in &routes {
             if !interfaces.iter().any(|interface| interface.name == route.interface) {
-                return Err(PlanError::UnknownInterface { name: shown(&route.interface) });
+                return Err(PlanError::UnknownInterface {
+                    name: shown(&route.interface),
+                });
             }
         }
         routes.sort_by_key(|route| route.gateway.is_some());
-        let name_servers = request.name_servers.iter().take(MAX_NAME_SERVERS).map(|text| address(text));
+        let name_servers = request
+            .name_servers
+            .iter()
+            .take(MAX_NAME_SERVERS)
+            .map(|text| address(text));
         Ok(Self {
             interfaces,
             routes,
@@ -82,7 +87,10 @@ impl NetworkPlan {
 
     /// `/etc/resolv.conf`.
     pub fn resolv_conf(&self) -> String {
-        self.name_servers.iter().map(|server| format!("nameserver {server}\n")).collect()
+        self.name_servers
+            .iter()
+            .map(|server| format!("nameserver {server}\n"))
+            .collect()
     }
 
     /// `/etc/hosts` for something that is called `hostname`.
@@ -156,15 +164,27 @@ pub enum PlanError {
 fn interface(given: &Interface) -> Result<InterfacePlan, PlanError> {
     let mtu = match given.mtu {
         0 => None,
-        mtu => Some(u16::try_from(mtu).ok().filter(|mtu| *mtu >= 576).ok_or(PlanError::Mtu { mtu })?),
+        mtu => Some(
+            u16::try_from(mtu)
+                .ok()
+                .filter(|mtu| *mtu >= 576)
+                .ok_or(PlanError::Mtu { mtu })?,
+        ),
     };
     if given.addresses.len() > MAX_ITEMS {
-        return Err(PlanError::TooMany { what: "addresses", count: given.addresses.len() });
+        return Err(PlanError::TooMany {
+            what: "addresses",
+            count: given.addresses.len(),
+        });
     }
     Ok(InterfacePlan {
         name: interface_name(&given.name)?,
         hardware_address: hardware_address(&given.hardware_address)?,
-        addresses: given.addresses.iter().map(|text| cidr(text)).collect::<Result<_, _>>()?,
+        addresses: given
+            .addresses
+            .iter()
+            .map(|text| cidr(text))
+            .collect::<Result<_, _>>()?,
         mtu,
     })
 }
@@ -175,20 +195,34 @@ fn route(given: &Route) -> Result<RoutePlan, PlanError> {
         text => Some(address(text)?),
     };
     let destination = match (given.destination.as_str(), gateway) {
-        ("", Some(IpAddr::V6(_))) => AddressPlan { address: Ipv6Addr::UNSPECIFIED.into(), prefix: 0 },
-        ("", _) => AddressPlan { address: Ipv4Addr::UNSPECIFIED.into(), prefix: 0 },
+        ("", Some(IpAddr::V6(_))) => AddressPlan {
+            address: Ipv6Addr::UNSPECIFIED.into(),
+            prefix: 0,
+        },
+        ("", _) => AddressPlan {
+            address: Ipv4Addr::UNSPECIFIED.into(),
+            prefix: 0,
+        },
         (text, _) => cidr(text)?,
     };
     if let Some(gateway) = gateway.filter(|gateway| gateway.is_ipv4() != destination.address.is_ipv4()) {
         return Err(PlanError::Family { gateway });
     }
-    Ok(RoutePlan { destination, gateway, interface: interface_name(&given.interface)? })
+    Ok(RoutePlan {
+        destination,
+        gateway,
+        interface: interface_name(&given.interface)?,
+    })
 }
 
 fn interface_name(name: &str) -> Result<String, PlanError> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
     let is_name = (1..=15).contains(&name.len()) && name.bytes().all(plain) && !name.starts_with('.') && name != "lo";
-    if is_name { Ok(name.to_owned()) } else { Err(PlanError::Name { name: shown(name) }) }
+    if is_name {
+        Ok(name.to_owned())
+    } else {
+        Err(PlanError::Name { name: shown(name) })
+    }
 }
 
 fn hardware_address(text: &str) -> Result<[u8; 6], PlanError> {
@@ -200,7 +234,11 @@ fn hardware_address(text: &str) -> Result<[u8; 6], PlanError> {
         let part = parts.next().filter(is_byte).ok_or_else(refused)?;
         *byte = u8::from_str_radix(part, 16).map_err(|_| refused())?;
     }
-    if parts.next().is_some() { Err(refused()) } else { Ok(address) }
+    if parts.next().is_some() {
+        Err(refused())
+    } else {
+        Ok(address)
+    }
 }
 
 fn address(text: &str) -> Result<IpAddr, PlanError> {
@@ -212,7 +250,11 @@ fn cidr(text: &str) -> Result<AddressPlan, PlanError> {
     let (address, prefix) = text.split_once('/').ok_or_else(refused)?;
     let address: IpAddr = address.parse().map_err(|_| refused())?;
     let longest = if address.is_ipv4() { 32 } else { 128 };
-    let prefix = prefix.parse().ok().filter(|prefix| *prefix <= longest).ok_or_else(refused)?;
+    let prefix = prefix
+        .parse()
+        .ok()
+        .filter(|prefix| *prefix <= longest)
+        .ok_or_else(refused)?;
     Ok(AddressPlan { address, prefix })
 }
 
@@ -254,7 +296,11 @@ mod tests {
                 mtu: 1500,
                 ..Default::default()
             }],
-            routes: vec![Route { gateway: "10.0.2.2".into(), interface: "eth0".into(), ..Default::default() }],
+            routes: vec![Route {
+                gateway: "10.0.2.2".into(),
+                interface: "eth0".into(),
+                ..Default::default()
+            }],
             name_servers: vec!["10.0.2.3".into()],
             hostname: "pod-1".into(),
             ..Default::default()
@@ -268,7 +314,10 @@ mod tests {
         assert_eq!(plan.routes[0].destination.prefix, 0);
         assert_eq!(plan.resolv_conf(), "nameserver 10.0.2.3\n");
         assert!(plan.hosts("pod-1").ends_with("10.0.2.15 pod-1\nfd00::15 pod-1\n"));
-        assert_eq!(NetworkPlan::parse(&ConfigureNetworkRequest::new()), Ok(NetworkPlan::default()));
+        assert_eq!(
+            NetworkPlan::parse(&ConfigureNetworkRequest::new()),
+            Ok(NetworkPlan::default())
+        );
     }
 
     #[test]
@@ -291,13 +340,30 @@ mod tests {
         };
         for bad in ["", "lo", "a/b", "..", ".", "eth0\n", "a-name-of-16-byte", "eth0:1"] {
             let error = refused(&|request| request.interfaces[0].name = bad.into());
-            assert!(matches!(error, PlanError::Name { .. } | PlanError::UnknownInterface { .. }), "{bad:?}");
+            assert!(
+                matches!(error, PlanError::Name { .. } | PlanError::UnknownInterface { .. }),
+                "{bad:?}"
+            );
         }
-        for bad in ["", "02:00:00:00:00", "02:00:00:00:00:01:02", "02:00:00:00:00:0g", "2:0:0:0:0:1", "+2:00:00:00:00:01"] {
+        for bad in [
+            "",
+            "02:00:00:00:00",
+            "02:00:00:00:00:01:02",
+            "02:00:00:00:00:0g",
+            "2:0:0:0:0:1",
+            "+2:00:00:00:00:01",
+        ] {
             let error = refused(&|request| request.interfaces[0].hardware_address = bad.into());
             assert!(matches!(error, PlanError::HardwareAddress { .. }), "{bad:?}");
         }
-        for bad in ["10.0.2.15", "10.0.2.15/33", "10.0.2.15/-1", "x/24", "fd00::/129", "10.0.2.15/24/24"] {
+        for bad in [
+            "10.0.2.15",
+            "10.0.2.15/33",
+            "10.0.2.15/-1",
+            "x/24",
+            "fd00::/129",
+            "10.0.2.15/24/24",
+        ] {
             let error = refused(&|request| request.interfaces[0].addresses[0] = bad.into());
             assert!(matches!(error, PlanError::Address { .. }), "{bad:?}");
         }
@@ -309,15 +375,24 @@ mod tests {
             let error = refused(&|request| request.hostname = bad.into());
             assert!(matches!(error, PlanError::Hostname { .. }), "{bad:?}");
         }
-        assert_eq!(refused(&|request| request.interfaces[0].mtu = 68), PlanError::Mtu { mtu: 68 });
-        assert_eq!(refused(&|request| request.interfaces[0].mtu = 65_536), PlanError::Mtu { mtu: 65_536 });
+        assert_eq!(
+            refused(&|request| request.interfaces[0].mtu = 68),
+            PlanError::Mtu { mtu: 68 }
+        );
+        assert_eq!(
+            refused(&|request| request.interfaces[0].mtu = 65_536),
+            PlanError::Mtu { mtu: 65_536 }
+        );
     }
 
     #[test]
     fn families_do_not_mix() {
         let mut request = request();
         request.routes[0].gateway = "fd00::1".into();
-        assert_eq!(NetworkPlan::parse(&request).unwrap().routes[0].destination.address, Ipv6Addr::UNSPECIFIED);
+        assert_eq!(
+            NetworkPlan::parse(&request).unwrap().routes[0].destination.address,
+            Ipv6Addr::UNSPECIFIED
+        );
         request.routes[0].destination = "0.0.0.0/0".into();
         let gateway = "fd00::1".parse().unwrap();
         assert_eq!(NetworkPlan::parse(&request), Err(PlanError::Family { gateway }));
@@ -327,6 +402,12 @@ mod tests {
     fn there_is_a_limit_to_everything() {
         let mut request = request();
         request.routes = vec![request.routes[0].clone(); 33];
-        assert_eq!(NetworkPlan::parse(&request), Err(PlanError::TooMany { what: "routes", count: 33 }));
+        assert_eq!(
+            NetworkPlan::parse(&request),
+            Err(PlanError::TooMany {
+                what: "routes",
+                count: 33
+            })
+        );
     }
 }

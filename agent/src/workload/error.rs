@@ -4,7 +4,7 @@
 //! operator on the host may read: it names references, digests and sizes, which the host knows anyway, and never a name
 //! from inside an image, a key or a byte of content.
 
-use std::{error::Error, fmt, sync::Arc};
+use std::{error::Error, fmt, ops::Range, sync::Arc};
 
 use cella_oci::Digest;
 use cella_policy::KeyId;
@@ -260,23 +260,17 @@ pub enum FileFault {
     /// The header is none.
     #[error("is not authentic: {0}")]
     Header(Cause),
-    /// A part was not served as asked for.
-    #[error("is not authentic: it ends after {found} of {expected} bytes")]
-    Truncated {
-        /// Bytes that came.
-        found: u64,
+    /// The registry does not have all of it.
+    #[error("is not whole in the registry: of its {expected} bytes, {} to {} are missing", range.start, range.end)]
+    Missing {
+        /// Bytes that were asked for.
+        range: Range<u64>,
         /// Bytes in the manifest.
         expected: u64,
     },
     /// The lengths cannot be.
     #[error("is not sealed: {0}")]
     Layout(Cause),
-    /// Not a kind of layer that is understood.
-    #[error("is of a kind that is not supported: {media_type}")]
-    MediaType {
-        /// Its media type.
-        media_type: String,
-    },
 }
 
 /// An error of whatever kind that can be shared; shown with its own causes in one line.

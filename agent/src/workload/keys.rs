@@ -8,12 +8,13 @@
 
 use std::{
     collections::BTreeMap,
+    error::Error,
     sync::{Arc, Mutex, PoisonError},
 };
 
 use cella_attest::{
     Evidence,
-    snp::{Product, Report},
+    snp::{Product, Report, TcbVersion},
 };
 use cella_http::{Client, ClientConfig, Origin, TlsRoots};
 use cella_kbs_client::{KbsClient, KbsError, Session, Step};
@@ -105,56 +106,76 @@ impl Attested {
 ///
 /// Takes at most what [`KbsClient`]'s own deadlines add up to.
 pub(crate) async fn fetch(init: &BootInfo, stages: &StageLog, attested: &Attested) -> Result<Keyring, WorkloadError> {
-    let wanted = init.policy.key_ids();
-    if wanted.is_empty() {
+    if init.policy.key_ids().is_empty() {
         return Ok(Keyring::empty());
     }
-    let broker = init.policy.kbs().url.to_string();
-    let stage = stages.begin(StageName::Attest, "");
-    let mut session = stage.finish(attest(init, &broker, attested).await)?;
-    let stage = stages.begin(StageName::Keys, "");
-    let mut keys = BTreeMap::new();
-    let mut result = Ok(());
-    for kid in wanted {
-        match key(&mut session, &broker, kid).await {
-            Ok(key) => {
-                attested.released(kid);
-                keys.insert(kid.clone(), key);
-            }
-            Err(error) => {
-                result = Err(error);
-                break;
-            }
+    let kbs = init.policy.kbs();
+    match client(&kbs.url.to_string(), kbs.ca.as_str()) {
+        Ok(http) => fetch_over(http, init, stages, attested).await,
+        Err(error) => {
+            let error = WorkloadError::Broker {
+                cause: Cause::new(error),
+            };
+            stages.begin(StageName::Attest, "").failed(&error);
+            Err(error)
         }
     }
-    stage.finish(result)?;
-    Ok(Keyring(keys))
 }
 
-async fn attest(init: &BootInfo, broker: &str, attested: &Attested) -> Result<Session, WorkloadError> {
-    let setup = |error: Box<dyn std::error::Error + Send + Sync>| WorkloadError::Broker {
-        cause: Cause::new(error),
-    };
-    let origin: Origin = broker.parse().map_err(|error| setup(Box::new(error)))?;
-    let roots = TlsRoots::from_pem(init.policy.kbs().ca.as_str()).map_err(|error| setup(Box::new(error)))?;
-    let http = Client::new(origin, Some(roots), ClientConfig::default()).map_err(|error| setup(Box::new(error)))?;
+/// An HTTPS client that trusts the policy's authority for the broker and nobody else.
+fn client(url: &str, ca: &str) -> Result<Client, Box<dyn Error + Send + Sync>> {
+    let origin: Origin = url.parse()?;
+    Ok(Client::new(
+        origin,
+        Some(TlsRoots::from_pem(ca)?),
+        ClientConfig::default(),
+    )?)
+}
+
+/// [`fetch`] over a client that is there already.
+async fn fetch_over(
+    http: Client,
+    init: &BootInfo,
+    stages: &StageLog,
+    attested: &Attested,
+) -> Result<Keyring, WorkloadError> {
+    let broker = http.origin().to_string();
+    let stage = stages.begin(StageName::Attest, "");
+    let mut session = stage.finish(attest(http, init, &broker, attested).await)?;
+    let stage = stages.begin(StageName::Keys, "");
+    stage.finish(keys(&mut session, init, &broker, attested).await)
+}
+
+async fn attest(http: Client, init: &BootInfo, broker: &str, attested: &Attested) -> Result<Session, WorkloadError> {
     // What the last quote said; the broker's yes makes it the summary.
     let last = Mutex::new(None);
-    let quote = async |report_data: [u8; 64]| -> Result<serde_json::Value, Box<dyn std::error::Error + Send + Sync>> {
+    let quote = async |report_data: [u8; 64]| -> Result<serde_json::Value, Box<dyn Error + Send + Sync>> {
         let source = Arc::clone(&init.evidence);
         let evidence = tokio::task::spawn_blocking(move || source.quote(&report_data)).await??;
         let json = serde_json::to_value(&evidence)?;
         *last.lock().unwrap_or_else(PoisonError::into_inner) = Some(evidence);
         Ok(json)
     };
-    let session = KbsClient::new(http, TEE)
-        .attest(&init.initdata_text, quote)
-        .await
-        .map_err(|error| refused(broker, None, error))?;
+    let session = KbsClient::new(http, TEE).attest(&init.initdata_text, quote).await;
+    let session = session.map_err(|error| refused(broker, None, error))?;
     if let Some(evidence) = last.into_inner().unwrap_or_else(PoisonError::into_inner) {
         attested.accepted(summarise(&evidence, init.evidence.as_ref(), broker));
     }
     Ok(session)
+}
+
+async fn keys(
+    session: &mut Session,
+    init: &BootInfo,
+    broker: &str,
+    attested: &Attested,
+) -> Result<Keyring, WorkloadError> {
+    let mut keys = BTreeMap::new();
+    for kid in init.policy.key_ids() {
+        keys.insert(kid.clone(), key(session, broker, kid).await?);
+        attested.released(kid);
+    }
+    Ok(Keyring(keys))
 }
 
 async fn key(session: &mut Session, broker: &str, kid: &KeyId) -> Result<Kek, WorkloadError> {
@@ -212,7 +233,7 @@ fn summarise(evidence: &Evidence, source: &dyn EvidenceSource, broker: &str) -> 
     let tcb = report
         .as_ref()
         .zip(product)
-        .map(|(report, product)| report.reported_tcb(product).to_string());
+        .map(|(report, product)| shown(report.reported_tcb(product)));
     Summary {
         tee: TEE,
         simulated: source.name() == "simulated",
@@ -230,82 +251,21 @@ fn summarise(evidence: &Evidence, source: &dyn EvidenceSource, broker: &str) -> 
     }
 }
 
+/// `bootloader=3 tee=0 snp=20 microcode=209`, and before it `fmc=` where the processor has one.
+fn shown(tcb: TcbVersion) -> String {
+    let TcbVersion {
+        fmc,
+        bootloader,
+        tee,
+        snp,
+        microcode,
+    } = tcb;
+    let fmc = fmc.map(|fmc| format!("fmc={fmc} ")).unwrap_or_default();
+    format!("{fmc}bootloader={bootloader} tee={tee} snp={snp} microcode={microcode}")
+}
+
 /// Longest reason of a broker that is passed on, in characters.
 const MAX_REASON: usize = 300;
 
 #[cfg(test)]
-mod tests {
-    use cella_http::Origin;
-    use cella_kbs_client::GarbageKind;
-
-    use super::*;
-
-    const BROKER: &str = "https://10.0.2.2:8443";
-
-    fn kid() -> KeyId {
-        "kbs:///demo/model-kek/1".parse().unwrap()
-    }
-
-    fn origin() -> Origin {
-        BROKER.parse().unwrap()
-    }
-
-    #[test]
-    fn keys_are_found_by_path_and_only_if_they_are_allowed() {
-        let key = || Kek::from_slice(&[3; 32]).unwrap();
-        let keyring: Keyring = [(kid(), key())].into_iter().collect();
-        assert!(
-            keyring
-                .find(&[kid()], "kbs:///demo/model-kek/1")
-                .unwrap()
-                .same_as(&key())
-        );
-        assert!(keyring.find(&[kid()], "kbs://any.host:1/demo/model-kek/1").is_some());
-        assert!(keyring.find(&[], "kbs:///demo/model-kek/1").is_none());
-        assert!(
-            keyring
-                .find(&["kbs:///demo/model-kek/2".parse().unwrap()], "kbs:///demo/model-kek/2")
-                .is_none()
-        );
-        assert!(keyring.find(&[kid()], "demo/model-kek/1").is_none());
-        assert_eq!(format!("{keyring:?}"), "Keyring(1 keys)");
-    }
-
-    #[test]
-    fn the_brokers_answers_are_sorted_by_blame() {
-        let resource = Step::Resource("demo/model-kek/1".parse().unwrap());
-        let no = |step| KbsError::Refused {
-            origin: origin(),
-            step,
-            kind: "PolicyDeny".into(),
-            detail: "measurement not in the rule [id 3f2a]".into(),
-        };
-        let error = refused(BROKER, Some(&kid()), no(resource.clone()));
-        assert!(matches!(&error, WorkloadError::KeyRefused { .. }));
-        assert_eq!(
-            error.to_string(),
-            "key broker https://10.0.2.2:8443 refused key kbs:///demo/model-kek/1: measurement not in the rule [id 3f2a]"
-        );
-        let error = refused(BROKER, None, no(Step::Attest));
-        assert!(matches!(&error, WorkloadError::EvidenceRefused { .. }));
-        let missing = KbsError::NotFound {
-            origin: origin(),
-            path: "demo/model-kek/1".parse().unwrap(),
-        };
-        assert!(matches!(
-            refused(BROKER, Some(&kid()), missing),
-            WorkloadError::KeyMissing { .. }
-        ));
-        let garbage = KbsError::Garbage {
-            origin: origin(),
-            step: Step::Auth,
-            what: GarbageKind::NoCookie,
-        };
-        assert!(matches!(refused(BROKER, None, garbage), WorkloadError::Broker { .. }));
-        let evidence = KbsError::Evidence("no device".into());
-        assert!(matches!(
-            refused(BROKER, None, evidence),
-            WorkloadError::Evidence { .. }
-        ));
-    }
-}
+mod tests;

@@ -10,7 +10,7 @@
 //! bytes come from peers that are not trusted: they are bounded and authenticated before they are used, and whatever
 //! fails leaves no file, no plaintext and no key behind.
 //!
-//! One task owns all of it ([`supervisor`]); callers hold [`Outcome`]s and wait.
+//! One task owns all of it (`supervisor`); callers wait for its outcomes.
 
 mod error;
 mod image;

@@ -148,6 +148,39 @@ mod tests {
     }
 
     #[test]
+    fn processes_that_map_a_model_are_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let line = "7f00-8000 r--s 00000000 00:2b 17    /models/m.gguf\n";
+        for (pid, maps) in [
+            ("42", line),
+            ("43", "7f00-8000 r--s 00000000 00:2b 18  /x\n"),
+            ("self", line),
+        ] {
+            let process = folder.path().join(pid);
+            fs::create_dir(&process).unwrap();
+            fs::write(process.join("maps"), maps).unwrap();
+            fs::write(process.join("smaps"), format!("{maps}Rss:  8 kB\nPss:  4 kB\n")).unwrap();
+            fs::write(process.join("cgroup"), "0::/cella/server\n").unwrap();
+        }
+        let file = FileId {
+            device: (0, 0x2b),
+            inode: 17,
+        };
+        let found = others(folder.path(), &[file]);
+        assert_eq!(found.keys().copied().collect::<Vec<_>>(), [42]);
+        let share = found.get(&42).unwrap().share(42, file).unwrap();
+        assert_eq!(
+            (
+                share.container.as_str(),
+                share.rss_bytes,
+                share.pss_bytes,
+                share.writable
+            ),
+            ("server", 8192, 4096, false)
+        );
+    }
+
+    #[test]
     fn mappings_of_one_file_add_up() {
         let mapping = |inode, rss, writable| Mapping {
             range: 0..4096,

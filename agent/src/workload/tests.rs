@@ -159,3 +159,29 @@ async fn a_model_that_cannot_fit_stops_everything_before_anything_is_fetched() {
     assert_eq!(mounts(&folder), 0);
     workload.wipe().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wipe_ends_pulls_that_wait_for_a_silent_registry() {
+    let folder = tempfile::tempdir().unwrap();
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let policy = PolicyText {
+        port: silent.local_addr().unwrap().port(),
+        image: testkit::no_image(),
+        container: String::new(),
+        model: Some((testkit::no_image(), 1, 1)),
+    };
+    let (workload, stages) = start(&folder, &policy);
+    let (_first, _) = silent.accept().await.unwrap();
+    let waiter = tokio::spawn({
+        let workload = workload.clone();
+        async move { workload.image("server").await }
+    });
+    let limit = std::time::Duration::from_secs(10);
+    tokio::time::timeout(limit, workload.wipe())
+        .await
+        .expect("wipe ends pulls");
+    assert!(matches!(waiter.await.unwrap(), Err(WorkloadError::ShutDown)));
+    assert!(matches!(workload.models("server").await, Err(WorkloadError::ShutDown)));
+    assert!(stages.snapshot().iter().all(|stage| stage.end_us.is_some()));
+    assert_eq!(mounts(&folder), 0);
+}

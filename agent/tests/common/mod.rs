@@ -10,7 +10,9 @@ use std::{
 
 use async_trait::async_trait;
 use cella_agent::{
-    container::{ContainerError, ContainerId, Containers, Creation, Limits, Setting, StreamNumbers, Supply, WantedPipes},
+    container::{
+        ContainerError, ContainerId, Containers, Creation, Limits, Setting, StreamNumbers, Supply, WantedPipes,
+    },
     network::NetworkPlan,
     reaper::{Exit, Reaper},
     stage::StageLog,
@@ -77,7 +79,12 @@ impl Machine {
             stages: stages.clone(),
             log,
         });
-        Self { dir, containers, streams, stages }
+        Self {
+            dir,
+            containers,
+            streams,
+            stages,
+        }
     }
 
     /// Makes the container of `policy` with output pipes.
@@ -86,14 +93,25 @@ impl Machine {
             id: id(),
             policy: &policy.containers()[0],
             hostname: "pod-1".into(),
-            pipes: WantedPipes { stdin: true, stdout: true, stderr: true },
+            pipes: WantedPipes {
+                stdin: true,
+                stdout: true,
+                stderr: true,
+            },
             limits: Limits::default(),
         })
     }
 
     pub async fn start(&self) -> Result<u32, ContainerError> {
-        let supply = Arc::new(HostFiles { model: self.dir.path().join("model") });
-        timeout(LIMIT, self.containers.start(&id(), supply, Arc::new(NetworkPlan::default()))).await.unwrap()
+        let supply = Arc::new(HostFiles {
+            model: self.dir.path().join("model"),
+        });
+        timeout(
+            LIMIT,
+            self.containers.start(&id(), supply, Arc::new(NetworkPlan::default())),
+        )
+        .await
+        .unwrap()
     }
 
     pub async fn wait(&self) -> Exit {
@@ -122,6 +140,15 @@ impl Machine {
     }
 }
 
+impl Drop for Machine {
+    /// Nothing of a container may be left among this machine's mounts.
+    fn drop(&mut self) {
+        let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+        let dir = self.dir.path().to_str().unwrap();
+        assert!(std::thread::panicking() || !mounts.contains(dir), "{mounts}");
+    }
+}
+
 pub fn id() -> ContainerId {
     "c1".parse().unwrap()
 }
@@ -147,10 +174,15 @@ struct HostFiles {
 #[async_trait]
 impl Supply for HostFiles {
     async fn image(&self, _: &str) -> Result<Rootfs, WorkloadError> {
-        Ok(Rootfs { lower_dirs: vec!["/".into()] })
+        Ok(Rootfs {
+            lower_dirs: vec!["/".into()],
+        })
     }
 
     async fn models(&self, _: &str) -> Result<Vec<ModelMount>, WorkloadError> {
-        Ok(vec![ModelMount { source: self.model.clone(), destination: "/models/demo".into() }])
+        Ok(vec![ModelMount {
+            source: self.model.clone(),
+            destination: "/models/demo".into(),
+        }])
     }
 }

@@ -177,15 +177,15 @@ impl Container {
         }
     }
 
-    /// Remembers the signal that takes the VM down.
+    /// Remembers a signal that ends the container without its process's own word.
     pub fn note_kill(&self, signal: u32) {
         self.killed_by.store(signal, Ordering::Relaxed);
     }
 
-    /// The status of a container whose VM has gone: 128 + the signal that was asked for, else that of SIGKILL.
-    pub fn status_without_vm(&self) -> u32 {
+    /// 128 + the signal of [`Container::note_kill`], else `otherwise`.
+    pub fn status_or(&self, otherwise: u32) -> u32 {
         match self.killed_by.load(Ordering::Relaxed) {
-            0 => 137,
+            0 => otherwise,
             signal => 128 + signal.min(127),
         }
     }
@@ -275,10 +275,10 @@ mod tests {
     }
 
     #[test]
-    fn status_of_a_lost_vm() {
+    fn status_without_the_process_s_word() {
         let container = container();
-        assert_eq!(container.status_without_vm(), 137);
+        assert_eq!(container.status_or(137), 137);
         container.note_kill(15);
-        assert_eq!(container.status_without_vm(), 143);
+        assert_eq!(container.status_or(137), 143);
     }
 }

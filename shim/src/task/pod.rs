@@ -10,7 +10,7 @@ mod process;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use cella_protos::agent as guest;
 use containerd_shim::ExitSignal;
@@ -21,6 +21,7 @@ use slog::{Logger, info, warn};
 
 use self::boot::BootGuard;
 use self::pipes::{attach, checked_stdio};
+use self::process::explain;
 use super::container::{Container, Kind, Phase};
 use super::error::TaskError;
 use super::events::Publisher;
@@ -153,10 +154,7 @@ impl Pod {
         let id = container.id();
         let exit = match container.phase() {
             Phase::Stopped(exit) => exit,
-            Phase::Created => ExitInfo {
-                status: 0,
-                at: SystemTime::now(),
-            },
+            Phase::Created => ExitInfo::now(0),
             phase => {
                 return Err(TaskError::Phase {
                     id: id.to_owned(),
@@ -255,7 +253,10 @@ impl Pod {
             stderr: !stdio.stderr.is_empty() && !stdio.terminal,
             ..Default::default()
         };
-        let pipes = vm.agent().create_container(&request).await?;
+        let pipes = match vm.agent().create_container(&request).await {
+            Ok(pipes) => pipes,
+            Err(error) => return Err(explain(vm, error).await),
+        };
         let io = IoTasks::default();
         let stdin = match attach(vm, &pipes, &stdio, &io).await {
             Ok(stdin) => stdin,

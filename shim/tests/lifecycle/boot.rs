@@ -105,3 +105,15 @@ async fn a_start_that_the_broker_refuses_ends_the_container() {
     assert_eq!(host.events.seen(), ["create", "exit 255", "delete"]);
     host.assert_clean(&processes).await;
 }
+
+#[tokio::test]
+async fn a_guest_that_dies_at_create_is_named_not_its_connection() {
+    let host = Host::new("panic-at-create").await;
+    let error = failed(&host, &["/bin/app"]).await;
+    assert!(matches!(error, TaskError::VmGone { .. }), "{error:?}");
+    assert!(
+        error.message().starts_with("the VM is gone: qemu ended with status 0"),
+        "{}",
+        error.message()
+    );
+}

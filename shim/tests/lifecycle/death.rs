@@ -106,6 +106,23 @@ async fn a_lone_container_can_be_killed_while_models_are_pulled() {
 }
 
 #[tokio::test]
+async fn a_guest_that_hangs_does_not_survive_a_sigkill() {
+    let host = Host::new("hung").await;
+    let (container, _pipes) = host.created().await;
+    let processes = host.processes();
+    host.pod.clone().start(container.clone()).await.unwrap();
+    // QEMU hangs too: its monitor does not answer.
+    let stopped = rustix::process::Pid::from_raw(host.process("qemu").pid).unwrap();
+    rustix::process::kill_process(stopped, rustix::process::Signal::STOP).unwrap();
+    host.pod.clone().kill(container.clone(), 9, true).await.unwrap();
+    let exit = tokio::time::timeout(Duration::from_secs(15), container.exited())
+        .await
+        .unwrap();
+    assert_eq!(exit.status, 137);
+    host.assert_clean(&processes).await;
+}
+
+#[tokio::test]
 async fn children_die_with_the_shim_and_delete_cleans_up_twice() {
     let dir = tempfile::tempdir().unwrap();
     let (program, file) = (dir.path().join("parent"), dir.path().join("child.json"));

@@ -67,6 +67,15 @@ async fn a_signal_goes_through_the_agent() {
 }
 
 #[tokio::test]
+async fn a_signal_that_comes_too_late_finds_nothing() {
+    let host = Host::new("signal-late").await;
+    let (container, _pipes) = host.created().await;
+    host.pod.clone().start(container.clone()).await.unwrap();
+    let late = host.pod.clone().kill(container.clone(), 15, false).await;
+    assert!(matches!(late, Err(TaskError::Finished)), "{late:?}");
+}
+
+#[tokio::test]
 async fn pipes_that_the_policy_keeps_inside_end_at_once() {
     let host = Host::new("stdio-deny").await;
     let (container, pipes) = host.created().await;

@@ -9,7 +9,7 @@
 
 use std::{ops::Range, sync::Arc};
 
-use cella_oci::{Digest, RegistryError};
+use cella_oci::{BlobStream, Digest, RegistryError};
 use cella_seal::{
     DataKey,
     stream::{HEADER, Header, Layout, OpenError, Opener, Segment},
@@ -98,39 +98,47 @@ impl SealedBlob {
         let mut bytes = Vec::with_capacity(HEADER);
         loop {
             bytes.clear();
-            let range = Some(0..HEADER as u64);
-            let error = match self
-                .artifact
-                .registry
-                .blob_stream(&self.artifact.repository, &self.digest, range)
-                .await
-            {
+            let error = match self.stream(0..HEADER as u64).await {
                 Err(error) => error,
                 Ok(mut stream) => loop {
                     match stream.chunk().await {
                         Ok(Some(chunk)) => bytes.extend_from_slice(&chunk),
-                        // The stream yields exactly the range.
                         Ok(None) => return self.parse_header(&bytes),
                         Err(error) => break error,
                     }
                 },
             };
-            patience
-                .after(error)
-                .await
-                .map_err(|error| self.artifact.failed(error))?;
+            let failed = |error| self.failed(0..HEADER as u64, error);
+            patience.after(error).await.map_err(failed)?;
         }
     }
 
     fn parse_header(&self, bytes: &[u8]) -> Result<Header, WorkloadError> {
-        let Ok(bytes) = <&[u8; HEADER]>::try_from(bytes) else {
-            let found = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-            return Err(self.fault(FileFault::Truncated {
-                found,
-                expected: self.layout.ciphertext_len(),
-            }));
-        };
+        // A stream that ends without an error yielded exactly what it was asked for.
+        let bytes = bytes
+            .try_into()
+            .map_err(|error| WorkloadError::internal("reading a header", error))?;
         Header::parse(bytes).map_err(|error| self.fault(FileFault::Header(Cause::new(error))))
+    }
+
+    async fn stream(&self, range: Range<u64>) -> Result<BlobStream, RegistryError> {
+        let Artifact {
+            registry, repository, ..
+        } = &self.artifact;
+        registry.blob_stream(repository, &self.digest, Some(range)).await
+    }
+
+    /// Sorts what the registry's client says about `range` by blame.
+    fn failed(&self, range: Range<u64>, error: RegistryError) -> WorkloadError {
+        match error {
+            RegistryError::ContentRange { .. } | RegistryError::Status { status: 416, .. } => {
+                self.fault(FileFault::Missing {
+                    range,
+                    expected: self.layout.ciphertext_len(),
+                })
+            }
+            error => self.artifact.failed(error),
+        }
     }
 
     /// What became of a segment.
@@ -180,13 +188,11 @@ impl Stream {
         let mut patience = Patience::new();
         let mut opening = JoinSet::new();
         while let Some(range) = self.placer.resume() {
-            match self.connection(range, &mut opening, &mut patience).await {
+            match self.connection(range.clone(), &mut opening, &mut patience).await {
                 Ok(()) => {}
                 Err(Broken::Registry(error)) => {
-                    patience
-                        .after(error)
-                        .await
-                        .map_err(|error| self.blob.artifact.failed(error))?;
+                    let failed = |error| self.blob.failed(range, error);
+                    patience.after(error).await.map_err(failed)?;
                 }
                 Err(Broken::Workload(error)) => return Err(error),
             }
@@ -204,10 +210,7 @@ impl Stream {
         opening: &mut JoinSet<Result<(), OpenError>>,
         patience: &mut Patience,
     ) -> Result<(), Broken> {
-        let Artifact {
-            registry, repository, ..
-        } = &self.blob.artifact;
-        let mut stream = registry.blob_stream(repository, &self.blob.digest, Some(range)).await?;
+        let mut stream = self.blob.stream(range).await?;
         while let Some(mut chunk) = stream.chunk().await? {
             while let Some(sealed) = self.placer.place(&mut chunk) {
                 patience.renew();

@@ -7,6 +7,7 @@ use slog::{Logger, o, warn};
 
 use super::super::error::TaskError;
 use super::super::network;
+use super::process::explain;
 use super::{Pod, Slot, off_thread};
 use crate::bundle::Bundle;
 use crate::config::{Accel, Config, Tee};
@@ -81,8 +82,9 @@ impl Pod {
             .configure_network(&network::user_network(&bundle.spec.hostname))
             .await
         {
+            let error = explain(&vm, error).await;
             vm.stop().await;
-            return Err(error.into());
+            return Err(error);
         }
         Ok((guard, vm))
     }

@@ -1,7 +1,7 @@
 //! A container's process: start, signals, end.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use containerd_shim::protos::events::task::{TaskExit, TaskStart};
 use slog::{error, info};
@@ -16,10 +16,14 @@ use crate::vm::{Outcome, Vm};
 
 /// Status of a container that could not be started; containerd's own for the unknown.
 pub(super) const NOT_STARTED: u32 = 255;
+/// Status of a container whose VM has gone: 128 + SIGKILL.
+const VM_GONE: u32 = 137;
 /// How long the VM's death may take to show after the agent's connection broke.
 const DEATH_SHOWS: Duration = Duration::from_secs(2);
+/// SIGKILL.
+const KILL: u32 = 9;
 /// Signals that end a container that never started.
-const ENDING: [u32; 5] = [1, 2, 3, 9, 15];
+const ENDING: [u32; 5] = [1, 2, 3, KILL, 15];
 
 impl Pod {
     /// Starts `container`'s process and watches it from then on.
@@ -52,19 +56,9 @@ impl Pod {
                 Ok(pid)
             }
             Err(error) => {
-                let status = if matches!(error, TaskError::VmGone { .. }) {
-                    container.status_without_vm()
-                } else {
-                    NOT_STARTED
-                };
-                self.end(
-                    &container,
-                    ExitInfo {
-                        status,
-                        at: SystemTime::now(),
-                    },
-                )
-                .await;
+                let lost = matches!(error, TaskError::VmGone { .. });
+                let status = container.status_or(if lost { VM_GONE } else { NOT_STARTED });
+                self.end(&container, ExitInfo::now(status)).await;
                 Err(error)
             }
         }
@@ -80,41 +74,47 @@ impl Pod {
             (_, Phase::Exiting | Phase::Stopped(_)) => Err(TaskError::Finished),
             (Kind::Sandbox, _) | (Kind::Alone, Phase::Starting) => {
                 if ends {
-                    let vm = self.vm()?;
-                    container.note_kill(signal);
                     info!(self.parts.log, "the VM goes down by signal"; "container" => container.id(), "signal" => signal);
-                    tokio::spawn(async move { vm.stop().await });
+                    self.take_down(&container, signal)?;
                 }
                 Ok(())
             }
             (_, Phase::Created) if ends => {
-                self.end(
-                    &container,
-                    ExitInfo {
-                        status: 128 + signal,
-                        at: SystemTime::now(),
-                    },
-                )
-                .await;
+                self.end(&container, ExitInfo::now(128 + signal)).await;
                 Ok(())
             }
-            (_, Phase::Created) => Err(TaskError::Phase {
+            (_, phase @ Phase::Created) => Err(TaskError::Phase {
                 id: container.id().to_owned(),
-                phase: Phase::Created,
+                phase,
                 wanted: "running",
             }),
-            (_, Phase::Starting | Phase::Running) => {
+            (_, phase @ (Phase::Starting | Phase::Running)) => {
                 let signalled = self.vm()?.agent().signal_container(container.id(), signal, all).await;
                 match signalled {
+                    Ok(()) if phase == Phase::Starting && ends => container.note_kill(signal),
+                    Ok(()) => {}
                     // It ended on the way.
-                    Err(AgentError::Refused {
-                        code: ttrpc::Code::NOT_FOUND,
-                        ..
-                    }) => Err(TaskError::Finished),
-                    other => Ok(other?),
+                    Err(AgentError::Refused { code, .. }) if phase == Phase::Running && has_ended(code) => {
+                        return Err(TaskError::Finished);
+                    }
+                    // A guest that does not even take a SIGKILL hangs; the host's last word is its own.
+                    Err(AgentError::Timeout { .. }) if signal == KILL => {
+                        error!(self.parts.log, "the guest hangs, the VM goes down"; "container" => container.id());
+                        self.take_down(&container, signal)?;
+                    }
+                    Err(error) => return Err(error.into()),
                 }
+                Ok(())
             }
         }
+    }
+
+    /// Stops the VM in the background, on behalf of a signal to `container`; [`Pod::watch_vm`] does the rest.
+    fn take_down(&self, container: &Container, signal: u32) -> Result<(), TaskError> {
+        let vm = self.vm()?;
+        container.note_kill(signal);
+        tokio::spawn(async move { vm.stop().await });
+        Ok(())
     }
 
     async fn start_in_guest(&self, container: &Container) -> Result<Arc<Vm>, TaskError> {
@@ -126,12 +126,7 @@ impl Pod {
         };
         match result {
             Ok(()) => Ok(vm),
-            // A broken connection is most often a VM's death that shows a moment later, and says more.
-            Err(broken @ AgentError::Broken { .. }) => Err(match died(&vm).await {
-                Some(outcome) => TaskError::VmGone { outcome },
-                None => broken.into(),
-            }),
-            Err(error) => Err(error.into()),
+            Err(error) => Err(explain(&vm, error).await),
         }
     }
 
@@ -159,11 +154,7 @@ impl Pod {
         vm.stopped().await;
         let containers: Vec<_> = self.all().values().cloned().collect();
         for container in containers {
-            let exit = ExitInfo {
-                status: container.status_without_vm(),
-                at: SystemTime::now(),
-            };
-            self.end(&container, exit).await;
+            self.end(&container, ExitInfo::now(container.status_or(VM_GONE))).await;
         }
     }
 
@@ -187,6 +178,22 @@ impl Pod {
             });
         });
     }
+}
+
+/// What an agent's failure means: a broken connection is most often the VM's death, which shows a moment later and says more.
+pub(super) async fn explain(vm: &Vm, error: AgentError) -> TaskError {
+    match error {
+        AgentError::Broken { .. } => match died(vm).await {
+            Some(outcome) => TaskError::VmGone { outcome },
+            None => error.into(),
+        },
+        error => error.into(),
+    }
+}
+
+/// Whether the agent's refusal of a signal means that there is no process any more.
+fn has_ended(code: ttrpc::Code) -> bool {
+    matches!(code, ttrpc::Code::NOT_FOUND | ttrpc::Code::FAILED_PRECONDITION)
 }
 
 /// The VM's end, if it shows within a moment.

@@ -117,6 +117,12 @@ impl Guest {
         }
     }
 
+    fn power_off(&self) {
+        let pid = std::fs::read_to_string(self.dir.join("qemu.pid")).unwrap();
+        let pid = rustix::process::Pid::from_raw(pid.parse().unwrap()).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    }
+
     async fn end(&self, status: u32) {
         // The end is known before the last output is delivered, as with a real process.
         self.exit.send_replace(Some(status));
@@ -159,6 +165,11 @@ impl Agent for Guest {
         _: &TtrpcContext,
         req: wire::CreateContainerRequest,
     ) -> ttrpc::Result<wire::CreateContainerResponse> {
+        if self.mode == "panic-at-create" {
+            // As a guest whose process 1 panics: the VM goes before the answer.
+            self.power_off();
+            std::future::pending::<()>().await;
+        }
         if req.spec.args != ["/bin/app"] {
             return refused(
                 Code::PERMISSION_DENIED,
@@ -215,6 +226,15 @@ impl Agent for Guest {
         _: &TtrpcContext,
         req: wire::SignalContainerRequest,
     ) -> ttrpc::Result<wire::Empty> {
+        if self.mode == "hung" {
+            std::future::pending::<()>().await;
+        }
+        if self.mode == "signal-late" {
+            return refused(
+                Code::FAILED_PRECONDITION,
+                "container app is stopped, it cannot be signalled",
+            );
+        }
         self.end(128 + req.signal).await;
         Ok(wire::Empty::new())
     }
@@ -228,12 +248,10 @@ impl Agent for Guest {
     }
 
     async fn shutdown(&self, _: &TtrpcContext, _: wire::ShutdownRequest) -> ttrpc::Result<wire::Empty> {
-        if self.mode == "deaf" {
+        if matches!(self.mode.as_str(), "deaf" | "hung") {
             std::future::pending::<()>().await;
         }
-        let pid = std::fs::read_to_string(self.dir.join("qemu.pid")).unwrap();
-        let pid = rustix::process::Pid::from_raw(pid.parse().unwrap()).unwrap();
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        self.power_off();
         Ok(wire::Empty::new())
     }
 }

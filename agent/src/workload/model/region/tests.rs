@@ -97,6 +97,29 @@ fn written_pieces_become_locked_read_only_memory() {
 }
 
 #[test]
+fn without_huge_pages_every_page_of_the_file_is_locked() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::for_images(folder.path(), 8 << 20).unwrap();
+    let file = store.root().join("a");
+    let mut options = OpenOptions::new();
+    let len = (3 << 20) + 5;
+    let mut region = Region::create(
+        &options.read(true).write(true).create_new(true).open(file).unwrap(),
+        len,
+    )
+    .unwrap();
+    region.populate(0).unwrap();
+    region.pieces([len]).unwrap()[0].fill(9);
+    let frozen = region.freeze().unwrap();
+    let mapping = smaps(&frozen);
+    assert_eq!(
+        (mapping.size, mapping.locked, mapping.huge),
+        ((3 << 20) + 4096, (3 << 20) + 4096, 0)
+    );
+    assert!(frozen.bytes().iter().all(|byte| *byte == 9));
+}
+
+#[test]
 fn an_empty_file_needs_no_memory() {
     let mount = Mount::new();
     let mut region = filled(&mount, "empty", 0);

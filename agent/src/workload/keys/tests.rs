@@ -1,0 +1,279 @@
+//! Keys: how the broker's answers are sorted, and a whole exchange with a broker on loopback.
+
+use std::{
+    convert::Infallible,
+    sync::atomic::{AtomicUsize, Ordering},
+};
+
+use bytes::Bytes;
+use cella_kbs_client::{GarbageKind, jwe, wire::Attestation};
+use cella_policy::initdata;
+use http_body_util::{BodyExt, Full};
+use hyper::{Request, Response, body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioIo;
+use serde_json::json;
+use tokio::{net::TcpListener, task::JoinSet};
+
+use super::*;
+use crate::{
+    evidence::EvidenceError,
+    workload::testkit::{self, IMAGE_KID, MODEL_KID, PolicyText},
+};
+
+const BROKER: &str = "https://10.0.2.2:8443";
+
+fn kid() -> KeyId {
+    "kbs:///demo/model-kek/1".parse().unwrap()
+}
+
+fn origin() -> Origin {
+    BROKER.parse().unwrap()
+}
+
+#[test]
+fn keys_are_found_by_path_and_only_if_they_are_allowed() {
+    let key = || Kek::from_slice(&[3; 32]).unwrap();
+    let keyring: Keyring = [(kid(), key())].into_iter().collect();
+    assert!(
+        keyring
+            .find(&[kid()], "kbs:///demo/model-kek/1")
+            .unwrap()
+            .same_as(&key())
+    );
+    assert!(keyring.find(&[kid()], "kbs://any.host:1/demo/model-kek/1").is_some());
+    assert!(keyring.find(&[], "kbs:///demo/model-kek/1").is_none());
+    assert!(
+        keyring
+            .find(&["kbs:///demo/model-kek/2".parse().unwrap()], "kbs:///demo/model-kek/2")
+            .is_none()
+    );
+    assert!(keyring.find(&[kid()], "demo/model-kek/1").is_none());
+    assert_eq!(format!("{keyring:?}"), "Keyring(1 keys)");
+}
+
+#[test]
+fn the_brokers_answers_are_sorted_by_blame() {
+    let resource = Step::Resource("demo/model-kek/1".parse().unwrap());
+    let no = |step| KbsError::Refused {
+        origin: origin(),
+        step,
+        kind: "PolicyDeny".into(),
+        detail: "measurement not in the rule [id 3f2a]".into(),
+    };
+    let error = refused(BROKER, Some(&kid()), no(resource.clone()));
+    assert!(matches!(&error, WorkloadError::KeyRefused { .. }));
+    assert_eq!(
+        error.to_string(),
+        "key broker https://10.0.2.2:8443 refused key kbs:///demo/model-kek/1: measurement not in the rule [id 3f2a]"
+    );
+    let error = refused(BROKER, None, no(Step::Attest));
+    assert!(matches!(&error, WorkloadError::EvidenceRefused { .. }));
+    let missing = KbsError::NotFound {
+        origin: origin(),
+        path: "demo/model-kek/1".parse().unwrap(),
+    };
+    assert!(matches!(
+        refused(BROKER, Some(&kid()), missing),
+        WorkloadError::KeyMissing { .. }
+    ));
+    let garbage = KbsError::Garbage {
+        origin: origin(),
+        step: Step::Auth,
+        what: GarbageKind::NoCookie,
+    };
+    assert!(matches!(refused(BROKER, None, garbage), WorkloadError::Broker { .. }));
+    let evidence = KbsError::Evidence("no device".into());
+    assert!(matches!(
+        refused(BROKER, None, evidence),
+        WorkloadError::Evidence { .. }
+    ));
+}
+
+/// A platform that signs nothing and counts its reports.
+struct Platform(AtomicUsize);
+
+impl EvidenceSource for Platform {
+    fn quote(&self, report_data: &[u8; 64]) -> Result<Evidence, EvidenceError> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        let mut report = vec![0; 1184];
+        report[0] = 3; // version
+        report[0x34] = 1; // algorithm
+        report[0x50..0x90].copy_from_slice(report_data);
+        report[0x90..0xc0].fill(7); // measurement
+        report[0xc0..0xe0].fill(8); // HOST_DATA
+        report[0x180..0x188].copy_from_slice(&[3, 0, 0, 0, 0, 0, 20, 209]);
+        report[0x188..0x18b].copy_from_slice(&[0x19, 0x11, 1]);
+        Ok(Evidence {
+            report,
+            chain: Vec::new(),
+        })
+    }
+
+    fn name(&self) -> &'static str {
+        "simulated"
+    }
+}
+
+/// A broker that checks nothing: it notes requests, and answers resources with `resource` (status and content).
+struct Broker {
+    origin: Origin,
+    seen: Arc<Mutex<Vec<String>>>,
+    _task: JoinSet<()>,
+}
+
+impl Broker {
+    async fn start(resource: fn(&str) -> (u16, Vec<u8>)) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let origin = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let (log, key) = (Arc::clone(&seen), Arc::new(Mutex::new(None)));
+        let mut task = JoinSet::new();
+        task.spawn(async move {
+            while let Ok((tcp, _)) = listener.accept().await {
+                let (log, key) = (Arc::clone(&log), Arc::clone(&key));
+                let service = service_fn(move |request: Request<Incoming>| {
+                    let (log, key) = (Arc::clone(&log), Arc::clone(&key));
+                    async move {
+                        let path = request.uri().path().to_owned();
+                        let body = request.into_body().collect().await.unwrap().to_bytes();
+                        log.lock().unwrap().push(path.clone());
+                        let (status, text) = match path.as_str() {
+                            "/kbs/v0/auth" => (200, json!({"nonce": "AAECAw==", "extra-params": ""}).to_string()),
+                            "/kbs/v0/attest" => {
+                                let attestation: Attestation = serde_json::from_slice(&body).unwrap();
+                                assert_eq!(attestation.init_data.unwrap().body, "the document");
+                                *key.lock().unwrap() = Some(attestation.runtime_data.tee_pubkey);
+                                (200, json!({"token": "e30.e30.e30"}).to_string())
+                            }
+                            path => match resource(path.strip_prefix("/kbs/v0/resource/").unwrap()) {
+                                (200, content) => {
+                                    let key = key.lock().unwrap().clone().unwrap();
+                                    let answer = serde_json::to_string(&jwe::encrypt(&key, &content).unwrap()).unwrap();
+                                    *log.lock().unwrap().last_mut().unwrap() += " given";
+                                    (200, answer)
+                                }
+                                (status, text) => (status, String::from_utf8(text).unwrap()),
+                            },
+                        };
+                        let answer = Response::builder()
+                            .status(status)
+                            .header("set-cookie", "kbs-session-id=1");
+                        Ok::<_, Infallible>(answer.body(Full::new(Bytes::from(text))).unwrap())
+                    }
+                });
+                http1::Builder::new()
+                    .serve_connection(TokioIo::new(tcp), service)
+                    .await
+                    .ok();
+            }
+        });
+        Self {
+            origin,
+            seen,
+            _task: task,
+        }
+    }
+
+    fn seen(&self) -> Vec<String> {
+        self.seen.lock().unwrap().clone()
+    }
+
+    async fn fetch(&self, init: &BootInfo) -> (Result<Keyring, WorkloadError>, StageLog, Attested) {
+        let (stages, attested) = (StageLog::new(), Attested::default());
+        let http = Client::new(self.origin.clone(), None, ClientConfig::default()).unwrap();
+        (fetch_over(http, init, &stages, &attested).await, stages, attested)
+    }
+}
+
+/// A pod whose policy names the image's key twice and the model's once.
+fn init(platform: &Arc<Platform>) -> BootInfo {
+    let container = format!("image-keys = [\"{IMAGE_KID}\", \"{MODEL_KID}\"]");
+    let model = Some((testkit::no_image(), 1, 1));
+    BootInfo {
+        initdata_text: "the document".to_owned(),
+        digests: initdata::digests(b""),
+        policy: PolicyText {
+            port: 1,
+            image: testkit::no_image(),
+            container,
+            model,
+        }
+        .parse(),
+        evidence: Arc::clone(platform) as Arc<dyn EvidenceSource>,
+    }
+}
+
+fn denied(detail: &str) -> Vec<u8> {
+    let kind = "https://github.com/confidential-containers/kbs/errors/PolicyDeny";
+    json!({"type": kind, "detail": detail}).to_string().into_bytes()
+}
+
+#[tokio::test]
+async fn one_attestation_gives_every_key_once() {
+    let platform = Arc::new(Platform(AtomicUsize::new(0)));
+    let broker = Broker::start(|_| (200, vec![5; 32])).await;
+    let (keyring, stages, attested) = broker.fetch(&init(&platform)).await;
+    let keyring = keyring.unwrap();
+    assert!(
+        keyring
+            .find(&[kid()], MODEL_KID)
+            .unwrap()
+            .same_as(&Kek::from_slice(&[5; 32]).unwrap())
+    );
+    let seen = broker.seen();
+    assert_eq!(seen[..2], ["/kbs/v0/auth", "/kbs/v0/attest"]);
+    assert_eq!(
+        seen[2..],
+        [
+            "/kbs/v0/resource/demo/image-kek/1 given",
+            "/kbs/v0/resource/demo/model-kek/1 given"
+        ]
+    );
+    assert_eq!(platform.0.load(Ordering::Relaxed), 1);
+    let stages: Vec<_> = stages
+        .snapshot()
+        .into_iter()
+        .map(|stage| (stage.name.as_str(), stage.failure))
+        .collect();
+    assert_eq!(stages, [("attest", None), ("keys", None)]);
+    let summary = attested.summary().unwrap();
+    assert_eq!((summary.tee, summary.simulated), ("snp", true));
+    assert_eq!((summary.measurement, summary.host_data), (vec![7; 48], vec![8; 32]));
+    assert_eq!(summary.tcb, "bootloader=3 tee=0 snp=20 microcode=209");
+    assert_eq!(summary.keys, [IMAGE_KID, MODEL_KID]);
+}
+
+#[tokio::test]
+async fn one_key_refused_is_no_keys() {
+    let platform = Arc::new(Platform(AtomicUsize::new(0)));
+    let broker = Broker::start(|path| match path {
+        "demo/image-kek/1" => (200, vec![5; 32]),
+        _ => (401, denied("initdata digest mismatch [id 7]")),
+    });
+    let broker = broker.await;
+    let (keyring, stages, attested) = broker.fetch(&init(&platform)).await;
+    let error = keyring.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "key broker {} refused key {MODEL_KID}: initdata digest mismatch [id 7]",
+            broker.origin
+        )
+    );
+    assert_eq!(
+        stages.snapshot()[1].failure.as_deref(),
+        Some(error.to_string().as_str())
+    );
+    assert_eq!(attested.summary().unwrap().keys, [IMAGE_KID]);
+}
+
+#[tokio::test]
+async fn a_key_of_another_length_is_refused() {
+    let platform = Arc::new(Platform(AtomicUsize::new(0)));
+    let broker = Broker::start(|_| (200, vec![5; 31])).await;
+    let (keyring, ..) = broker.fetch(&init(&platform)).await;
+    assert!(
+        matches!(keyring, Err(WorkloadError::KeyLength { found: 31, .. })),
+        "{keyring:?}"
+    );
+}
