@@ -9,7 +9,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .inputs(["proto/agent.proto"])
         .include("proto")
         .rust_protobuf()
-        .customize(ttrpc_codegen::Customize { async_all: true, gen_mod: false, ..Default::default() })
+        .customize(ttrpc_codegen::Customize {
+            async_all: true,
+            gen_mod: false,
+            ..Default::default()
+        })
         .rust_protobuf_customize(ttrpc_codegen::ProtobufCustomize::default().gen_mod_rs(false))
         .run()?;
     // Generated files carry inner attributes, so they cannot be include!d directly; modules by path can.

@@ -24,7 +24,7 @@ fn with_broker(f: &Fixture, url: &str, words: &[&str]) -> Result<()> {
     let out = f.start(&policy, &line).go(&f.stack)?;
     refused(&out, words)?;
     f.stack.no_key_released(mark)?;
-    f.stack.no_blob_fetched(mark, "test/probe")
+    f.stack.no_layer_fetched(mark, &f.image)
 }
 
 fn down(f: &Fixture) -> Result<()> {
@@ -51,7 +51,10 @@ fn not_the_pinned_one(f: &Fixture) -> Result<()> {
 fn key_gone(f: &Fixture) -> Result<()> {
     let line = format!("echo {HELLO}");
     let mut workload = f.shell(&line);
-    workload.image_keys = vec!["kbs:///test/no-such-key/1".to_owned(), crate::fixture::IMAGE_KEY.to_owned()];
+    workload.image_keys = vec![
+        "kbs:///test/no-such-key/1".to_owned(),
+        crate::fixture::IMAGE_KEY.to_owned(),
+    ];
     let policy = f.allowed(&workload)?;
     let out = f.start(&policy, &line).go(&f.stack)?;
     refused(&out, &["kbs:///test/no-such-key/1"])

@@ -29,7 +29,10 @@ fn hello() -> String {
 
 fn with_config(f: &Fixture, key: &str, value: &str, words: &[&str]) -> Result<()> {
     let policy = f.allowed(&f.shell(&hello()))?;
-    let out = f.start(&policy, &hello()).configured(&f.stack, &[(key, value)])?.go(&f.stack)?;
+    let out = f
+        .start(&policy, &hello())
+        .configured(&f.stack, &[(key, value)])?
+        .go(&f.stack)?;
     refused(&out, words)
 }
 
@@ -38,14 +41,20 @@ fn unknown_shim_key(f: &Fixture) -> Result<()> {
 }
 
 fn program(f: &Fixture, name: &str, args: &[&str]) -> Result<String> {
-    let out = run(Command::new(format!("{}/{name}", f.stack.var("BIN"))).args(args), std::time::Duration::from_secs(20))?;
+    let out = run(
+        Command::new(format!("{}/{name}", f.stack.var("BIN"))).args(args),
+        std::time::Duration::from_secs(20),
+    )?;
     ensure!(!out.status.success(), "{name} took it");
     Ok(String::from_utf8_lossy(&out.stderr).into_owned())
 }
 
 fn unknown_kbs_key(f: &Fixture) -> Result<()> {
     let path = f.stack.path("kbs-wrong.toml");
-    fs::write(&path, format!("no-such-key = 1\n{}", read(f.stack.var("KBS_CONFIG").as_ref())?))?;
+    fs::write(
+        &path,
+        format!("no-such-key = 1\n{}", read(f.stack.var("KBS_CONFIG").as_ref())?),
+    )?;
     let said = program(f, "cella-kbs", &["serve", "--config", &path.to_string_lossy()])?;
     ensure!(said.contains("no-such-key"), "{said}");
     Ok(())
@@ -53,7 +62,10 @@ fn unknown_kbs_key(f: &Fixture) -> Result<()> {
 
 fn unknown_snapshotter_key(f: &Fixture) -> Result<()> {
     let path = f.stack.path("snapshotter-wrong.toml");
-    fs::write(&path, format!("no-such-key = 1\n{}", read(&f.stack.path("snapshotter.toml"))?))?;
+    fs::write(
+        &path,
+        format!("no-such-key = 1\n{}", read(&f.stack.path("snapshotter.toml"))?),
+    )?;
     let said = program(f, "cella-snapshotter", &["--config", &path.to_string_lossy()])?;
     ensure!(said.contains("no-such-key"), "{said}");
     Ok(())
@@ -62,7 +74,18 @@ fn unknown_snapshotter_key(f: &Fixture) -> Result<()> {
 fn unknown_workload_key(f: &Fixture) -> Result<()> {
     let path = f.stack.path("workload-wrong.toml");
     fs::write(&path, "no-such-key = 1\n")?;
-    let said = program(f, "cellactl", &["policy", "write", "--from", &path.to_string_lossy(), "--out", "/dev/null"])?;
+    let said = program(
+        f,
+        "cellactl",
+        &[
+            "policy",
+            "write",
+            "--from",
+            &path.to_string_lossy(),
+            "--out",
+            "/dev/null",
+        ],
+    )?;
     ensure!(said.contains("no-such-key"), "{said}");
     Ok(())
 }
@@ -77,10 +100,17 @@ fn unknown_policy_key(f: &Fixture) -> Result<()> {
     fs::write(&path, &changed)?;
     // cellactl refuses such a document, so digest and annotation are made by hand.
     let digest = run(Command::new("sha256sum").arg(&path), std::time::Duration::from_secs(5))?;
-    let gzip = run(Command::new("sh").args(["-c", &format!("gzip -9nc {} | base64 -w0", path.display())]), std::time::Duration::from_secs(5))?;
+    let gzip = run(
+        Command::new("sh").args(["-c", &format!("gzip -9nc {} | base64 -w0", path.display())]),
+        std::time::Duration::from_secs(5),
+    )?;
     let policy = Written {
         initdata: path,
-        digest: String::from_utf8_lossy(&digest.stdout).split_whitespace().next().unwrap_or_default().to_owned(),
+        digest: String::from_utf8_lossy(&digest.stdout)
+            .split_whitespace()
+            .next()
+            .unwrap_or_default()
+            .to_owned(),
         annotation: String::from_utf8_lossy(&gzip.stdout).into_owned(),
     };
     f.allow(&policy)?;
@@ -95,8 +125,8 @@ fn no_qemu(f: &Fixture) -> Result<()> {
 }
 
 fn no_kernel(f: &Fixture) -> Result<()> {
-    let dir = f.stack.path(&f.stack.fresh("empty"));
-    fs::create_dir(&dir)?;
+    let dir = cella_tests::attacker::guest_image_with(&f.stack, "cmdline", |_| ())?;
+    fs::remove_file(dir.join("vmlinuz"))?;
     with_config(f, "guest-image", &format!("{dir:?}"), &["guest-image", "vmlinuz"])
 }
 
@@ -105,13 +135,21 @@ fn no_firmware(f: &Fixture) -> Result<()> {
 }
 
 fn no_initdata(f: &Fixture) -> Result<()> {
-    let policy = Written { initdata: "/dev/null".into(), digest: String::new(), annotation: String::new() };
+    let policy = Written {
+        initdata: "/dev/null".into(),
+        digest: String::new(),
+        annotation: String::new(),
+    };
     let out = f.start(&policy, &hello()).go(&f.stack)?;
     refused(&out, &["cc_init_data"])
 }
 
 fn initdata_no_gzip(f: &Fixture) -> Result<()> {
-    let policy = Written { initdata: "/dev/null".into(), digest: String::new(), annotation: "bm90IGd6aXA=".to_owned() };
+    let policy = Written {
+        initdata: "/dev/null".into(),
+        digest: String::new(),
+        annotation: "bm90IGd6aXA=".to_owned(),
+    };
     let out = f.start(&policy, &hello()).go(&f.stack)?;
     refused(&out, &["initdata"])
 }

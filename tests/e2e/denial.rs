@@ -41,23 +41,31 @@ fn another_variable(f: &Fixture) -> Result<()> {
 }
 
 fn another_mount(f: &Fixture) -> Result<()> {
-    denied(f, &["--mount", "type=bind,src=/etc,dst=/host,options=rbind:ro"], &["/host"])
+    denied(
+        f,
+        &["--mount", "type=bind,src=/etc,dst=/host,options=rbind:ro"],
+        &["/host"],
+    )
 }
 
 fn another_image(f: &Fixture) -> Result<()> {
     let policy = f.allowed(&f.shell(&hello()))?;
-    let pulled = f.stack.ctr(&["images", "pull", "--snapshotter", "cella", "--hosts-dir", &f.stack.path("ctd/certs.d").to_string_lossy(), &f.different_image])?;
-    anyhow::ensure!(pulled.status.success(), "{pulled:?}");
-    let out = Run::new(&f.stack, &f.different_image, &policy, &["/bin/busybox", "sh", "-c", &hello()]).go(&f.stack)?;
+    let out = Run::new(
+        &f.stack,
+        &f.different_image,
+        &policy,
+        &["/bin/busybox", "sh", "-c", &hello()],
+    )
+    .go(&f.stack)?;
     refused(&out, &["policy denies", "image"])
 }
 
 fn another_directory(f: &Fixture) -> Result<()> {
-    denied(f, &["--cwd", "/tmp"], &["cwd"])
+    denied(f, &["--cwd", "/tmp"], &["working directory"])
 }
 
 fn another_user(f: &Fixture) -> Result<()> {
-    denied(f, &["--user", "1000:1000"], &["user"])
+    denied(f, &["--user", "1000:1000"], &["uid"])
 }
 
 fn more_capabilities(f: &Fixture) -> Result<()> {

@@ -36,30 +36,120 @@ impl Fixture {
         }
         fs::copy("/bin/busybox", rootfs.join("bin/busybox")).context("busybox-static")?;
         let path = |name: &str| stack.path(name).to_string_lossy().into_owned();
-        let (image_kek, model_kek, ca) = (path("image.kek"), path("model.kek"), stack.var("REGISTRY_CA").to_owned());
+        let (image_kek, model_kek, ca) = (
+            path("image.kek"),
+            path("model.kek"),
+            stack.var("REGISTRY_CA").to_owned(),
+        );
         let layout = path("probe.oci");
         stack.cellactl([
-            "image", "build", "--tag", "test/probe:1", "--from-dir", &path("probe"), "--entrypoint", "/bin/busybox", "--env", "PATH=/bin", "--workdir", "/", "--out", &layout,
+            "image",
+            "build",
+            "--tag",
+            "test/probe:1",
+            "--from-dir",
+            &path("probe"),
+            "--entrypoint",
+            "/bin/busybox",
+            "--env",
+            "PATH=/bin",
+            "--workdir",
+            "/",
+            "--out",
+            &layout,
         ])?;
         let registry = stack.var("REGISTRY").to_owned();
         let last_line = |text: String| text.trim().lines().last().unwrap_or_default().to_owned();
         let image = last_line(stack.cellactl([
-            "image", "encrypt", &format!("oci:{layout}"), &format!("{registry}/test/probe:1"), "--registry-ca", &ca, "--key", IMAGE_KEY, "--key-file", &image_kek,
+            "image",
+            "encrypt",
+            &format!("oci:{layout}"),
+            &format!("{registry}/test/probe:1"),
+            "--registry-ca",
+            &ca,
+            "--key",
+            IMAGE_KEY,
+            "--key-file",
+            &image_kek,
         ])?);
-        let plain_image = last_line(stack.cellactl(["image", "push", &layout, &format!("{registry}/test/plain:1"), "--registry-ca", &ca])?);
-        fs::write(rootfs.join("etc/different"), "different")?;
-        let different = path("different.oci");
-        stack.cellactl(["image", "build", "--tag", "test/probe:1", "--from-dir", &path("probe"), "--entrypoint", "/bin/busybox", "--env", "PATH=/bin", "--workdir", "/", "--out", &different])?;
-        let different_image = last_line(stack.cellactl(["image", "push", &different, &format!("{registry}/test/different:1"), "--registry-ca", &ca])?);
+        // Other content each: containerd knows snapshots by their content, and so the images of one content from each other only by the last pull.
+        let variant = |what: &str| -> Result<String> {
+            fs::write(rootfs.join("etc/variant"), what)?;
+            let layout = path(&format!("{what}.oci"));
+            stack.cellactl([
+                "image",
+                "build",
+                "--tag",
+                what,
+                "--from-dir",
+                &path("probe"),
+                "--entrypoint",
+                "/bin/busybox",
+                "--env",
+                "PATH=/bin",
+                "--workdir",
+                "/",
+                "--out",
+                &layout,
+            ])?;
+            Ok(last_line(stack.cellactl([
+                "image",
+                "push",
+                &layout,
+                &format!("{registry}/test/{what}:1"),
+                "--registry-ca",
+                &ca,
+            ])?))
+        };
+        let (plain_image, different_image) = (variant("plain")?, variant("different")?);
         let gguf = path("demo.gguf");
         stack.cellactl(["model", "demo", &gguf])?;
         let seal = |name: &str, repository: &str| -> Result<String> {
             let out = path(&stack.fresh("model"));
-            stack.cellactl(["model", "seal", &gguf, "--name", name, "--version", "1", "--key", MODEL_KEY, "--key-file", &model_kek, "--out", &out])?;
-            Ok(last_line(stack.cellactl(["model", "push", &out, &format!("{registry}/{repository}:1"), "--registry-ca", &ca])?))
+            stack.cellactl([
+                "model",
+                "seal",
+                &gguf,
+                "--name",
+                name,
+                "--version",
+                "1",
+                "--key",
+                MODEL_KEY,
+                "--key-file",
+                &model_kek,
+                "--out",
+                &out,
+            ])?;
+            Ok(last_line(stack.cellactl([
+                "model",
+                "push",
+                &out,
+                &format!("{registry}/{repository}:1"),
+                "--registry-ca",
+                &ca,
+            ])?))
         };
-        let (model, other_model) = (seal("models/demo", "models/demo")?, seal("models/other", "models/other")?);
-        let sum = cella_tests::process::succeed(std::process::Command::new("sha256sum").arg(&gguf), std::time::Duration::from_secs(10))?;
+        let (model, other_model) = (
+            seal("models/demo", "models/demo")?,
+            seal("models/other", "models/other")?,
+        );
+        let sum = cella_tests::process::succeed(
+            std::process::Command::new("sha256sum").arg(&gguf),
+            std::time::Duration::from_secs(10),
+        )?;
+        for image in [&image, &plain_image, &different_image] {
+            let pulled = stack.ctr(&[
+                "images",
+                "pull",
+                "--snapshotter",
+                "cella",
+                "--hosts-dir",
+                &path("ctd/certs.d"),
+                image,
+            ])?;
+            ensure!(pulled.status.success(), "{}", String::from_utf8_lossy(&pulled.stderr));
+        }
         let launch = measure(&stack, stack.var("GUEST_IMAGE"))?;
         stack.kbs(&["set-key", "test/image-kek/1", "--key-file", &image_kek])?;
         stack.kbs(&["set-key", "test/model-kek/1", "--key-file", &model_kek])?;
@@ -79,7 +169,12 @@ impl Fixture {
 
     /// The probe's workload running a busybox shell line.
     pub(crate) fn shell(&self, line: &str) -> Workload {
-        Workload::new(&self.stack, &self.image, &[IMAGE_KEY], &["/bin/busybox", "sh", "-c", line])
+        Workload::new(
+            &self.stack,
+            &self.image,
+            &[IMAGE_KEY],
+            &["/bin/busybox", "sh", "-c", line],
+        )
     }
 
     pub(crate) fn with_model(&self, line: &str) -> Workload {
@@ -139,7 +234,9 @@ impl Fixture {
             let lines: Vec<_> = text.lines().collect();
             format!("--- {name}\n{}\n", lines[lines.len().saturating_sub(25)..].join("\n"))
         };
-        ["logs/kbs.log", "logs/containerd.log", "logs/snapshotter.log"].map(tail).concat()
+        ["logs/kbs.log", "logs/containerd.log", "logs/snapshotter.log"]
+            .map(tail)
+            .concat()
     }
 
     /// After a failed case: whatever still runs goes, so that the next case starts clean.
@@ -160,7 +257,17 @@ impl Fixture {
 
 /// The launch digest of a guest image folder.
 pub(crate) fn measure(stack: &Stack, image: &str) -> Result<String> {
-    let out = stack.cellactl(["measure", "--image-dir", image, "--firmware", stack.var("OVMF"), "--vcpus", stack.var("VCPUS"), "--tee", "sim"])?;
+    let out = stack.cellactl([
+        "measure",
+        "--image-dir",
+        image,
+        "--firmware",
+        stack.var("OVMF"),
+        "--vcpus",
+        stack.var("VCPUS"),
+        "--tee",
+        "sim",
+    ])?;
     Ok(out.trim().to_owned())
 }
 
@@ -169,7 +276,11 @@ pub(crate) fn refused(outcome: &Outcome, words: &[&str]) -> Result<()> {
     ensure!(outcome.code != 0, "it ran: {outcome:?}");
     ensure!(!outcome.stdout.contains(HELLO), "the container ran: {outcome:?}");
     for word in words {
-        ensure!(outcome.stderr.contains(word), "the error does not say {word:?}: {}", outcome.stderr);
+        ensure!(
+            outcome.stderr.contains(word),
+            "the error does not say {word:?}: {}",
+            outcome.stderr
+        );
     }
     ensure!(!outcome.stderr.contains("panicked"), "a panic: {}", outcome.stderr);
     Ok(())

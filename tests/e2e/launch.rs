@@ -43,22 +43,25 @@ fn changed_command_line(f: &Fixture) -> Result<()> {
 fn refused_by_measurement(f: &Fixture, image: &Path) -> Result<()> {
     let policy = f.allowed(&f.shell(&hello()))?;
     let mark = f.stack.mark()?;
-    let out = f.start(&policy, &hello()).configured(&f.stack, &[("guest-image", &format!("{image:?}"))])?.go(&f.stack)?;
+    let out = f
+        .start(&policy, &hello())
+        .configured(&f.stack, &[("guest-image", &format!("{image:?}"))])?
+        .go(&f.stack)?;
     refused(&out, &["measurement"])?;
     nothing_used(f, mark)
 }
 
 fn nothing_used(f: &Fixture, mark: cella_tests::Mark) -> Result<()> {
     f.stack.no_key_released(mark)?;
-    f.stack.no_blob_fetched(mark, "test/probe")?;
-    f.stack.no_blob_fetched(mark, "models/demo")
+    f.stack.no_layer_fetched(mark, &f.image)
 }
 
 fn another_policy(f: &Fixture) -> Result<()> {
-    let policy = f.shell(&hello()).write(&f.stack)?; // written, not allowed
+    let line = format!("echo {HELLO} under a policy that no rule names");
+    let policy = f.shell(&line).write(&f.stack)?; // written, not allowed
     let mark = f.stack.mark()?;
-    let out = f.start(&policy, &hello()).go(&f.stack)?;
-    refused(&out, &["policy"])?;
+    let out = f.start(&policy, &line).go(&f.stack)?;
+    refused(&out, &["initdata digest not in the rule"])?;
     nothing_used(f, mark)
 }
 
@@ -76,7 +79,10 @@ fn swapped_initdata(f: &Fixture) -> Result<()> {
         ),
     )?;
     let mark = f.stack.mark()?;
-    let out = f.start(&bound, &hello()).configured(&f.stack, &[("qemu", &format!("{wrapper:?}"))])?.go(&f.stack)?;
+    let out = f
+        .start(&bound, &hello())
+        .configured(&f.stack, &[("qemu", &format!("{wrapper:?}"))])?
+        .go(&f.stack)?;
     refused(&out, &["initdata"])?;
     nothing_used(f, mark)
 }
@@ -94,20 +100,32 @@ fn device(policy: &Written) -> Result<Vec<u8>> {
 
 fn unknown_root(f: &Fixture) -> Result<()> {
     let state = f.stack.path(&f.stack.fresh("sim"));
-    let made = std::process::Command::new(format!("{}/cella-sim-platform", f.stack.var("BIN"))).args(["init", "--state"]).arg(&state).output()?;
+    let made = std::process::Command::new(format!("{}/cella-sim-platform", f.stack.var("BIN")))
+        .args(["init", "--state"])
+        .arg(&state)
+        .output()?;
     ensure!(made.status.success(), "{made:?}");
     let policy = f.allowed(&f.shell(&hello()))?;
     let mark = f.stack.mark()?;
-    let out = f.start(&policy, &hello()).configured(&f.stack, &[("sim-state", &format!("{state:?}"))])?.go(&f.stack)?;
-    refused(&out, &["anchor"])?;
+    let out = f
+        .start(&policy, &hello())
+        .configured(&f.stack, &[("sim-state", &format!("{state:?}"))])?
+        .go(&f.stack)?;
+    refused(&out, &["root not trusted"])?;
     nothing_used(f, mark)
 }
 
 fn debug_bit(f: &Fixture) -> Result<()> {
-    let wrapper = attacker::qemu_wrapper(&f.stack, "for a in \"$@\"; do args+=(\"${a/policy=0x30000/policy=0xb0000}\"); done\nexec \"$QEMU\" \"${args[@]}\"")?;
+    let wrapper = attacker::qemu_wrapper(
+        &f.stack,
+        "for a in \"$@\"; do args+=(\"${a/policy=0x30000/policy=0xb0000}\"); done\nexec \"$QEMU\" \"${args[@]}\"",
+    )?;
     let policy = f.allowed(&f.shell(&hello()))?;
     let mark = f.stack.mark()?;
-    let out = f.start(&policy, &hello()).configured(&f.stack, &[("qemu", &format!("{wrapper:?}"))])?.go(&f.stack)?;
+    let out = f
+        .start(&policy, &hello())
+        .configured(&f.stack, &[("qemu", &format!("{wrapper:?}"))])?
+        .go(&f.stack)?;
     refused(&out, &["debug"])?;
     nothing_used(f, mark)
 }

@@ -29,9 +29,17 @@ fn main() -> ExitCode {
         ("faults", faults::CASES),
         ("config", config::CASES),
     ];
-    let cases = groups.iter().flat_map(|(group, cases)| cases.iter().map(move |(name, case)| (format!("{group}::{name}"), *case)));
+    let cases = groups.iter().flat_map(|(group, cases)| {
+        cases
+            .iter()
+            .map(move |(name, case)| (format!("{group}::{name}"), *case))
+    });
     if arguments.list {
-        return libtest_mimic::run(&arguments, cases.map(|(name, _)| Trial::test(name, || Ok(()))).collect()).exit_code();
+        return libtest_mimic::run(
+            &arguments,
+            cases.map(|(name, _)| Trial::test(name, || Ok(()))).collect(),
+        )
+        .exit_code();
     }
     let fixture = match Fixture::prepare() {
         Ok(fixture) => Arc::new(fixture),
@@ -44,10 +52,12 @@ fn main() -> ExitCode {
         .map(|(name, case)| {
             let fixture = Arc::clone(&fixture);
             Trial::test(name, move || {
-                case(&fixture).and_then(|()| fixture.stack.leaves_nothing()).map_err(|e| {
-                    fixture.clean();
-                    Failed::from(format!("{e:?}\n{}", fixture.last_words()))
-                })
+                case(&fixture)
+                    .and_then(|()| fixture.stack.leaves_nothing())
+                    .map_err(|e| {
+                        fixture.clean();
+                        Failed::from(format!("{e:?}\n{}", fixture.last_words()))
+                    })
             })
         })
         .collect();

@@ -50,7 +50,9 @@ impl Peer {
         let (to, passed) = (to.to_owned(), Arc::new(AtomicU64::new(0)));
         Self::listen(move |client, stop| {
             let Ok(server) = TcpStream::connect(&to) else { return };
-            let (Ok(mut up_in), Ok(mut up_out)) = (client.try_clone(), server.try_clone()) else { return };
+            let (Ok(mut up_in), Ok(mut up_out)) = (client.try_clone(), server.try_clone()) else {
+                return;
+            };
             thread::spawn(move || std::io::copy(&mut up_in, &mut up_out));
             let (mut from, mut into, mut buffer) = (&server, &client, [0_u8; 4096]);
             while let Ok(n @ 1..) = from.read(&mut buffer) {
@@ -93,7 +95,9 @@ impl Peer {
             .with_single_cert(chain, key)?;
         let config = Arc::new(config);
         Self::listen(move |stream, _| {
-            let Ok(session) = rustls::ServerConnection::new(Arc::clone(&config)) else { return };
+            let Ok(session) = rustls::ServerConnection::new(Arc::clone(&config)) else {
+                return;
+            };
             let mut tls = rustls::StreamOwned::new(session, stream);
             let mut request = [0_u8; 4096];
             if matches!(tls.read(&mut request), Ok(1..)) {

@@ -1,5 +1,10 @@
 //! What a node does: `ctr run` with Cella's runtime, and the configuration it is given.
-use std::{fs, path::PathBuf, process::Command, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
 
 use anyhow::Result;
 
@@ -72,13 +77,7 @@ impl Run {
     /// # Errors
     /// Only when ctr cannot be run or hangs.
     pub fn go(&self, stack: &Stack) -> Result<Outcome> {
-        let mut command = Command::new(stack.var("CTR"));
-        command.args(["-a", stack.var("CONTAINERD"), "run"]);
-        command.arg(if self.detach { "-d" } else { "--rm" });
-        command.args(["--runtime", "io.containerd.cella.v2", "--runtime-config-path", &self.config, "--snapshotter", "cella"]);
-        command.args(["--annotation", &format!("io.katacontainers.config.hypervisor.cc_init_data={}", self.annotation)]);
-        command.args(&self.extra).args([&self.image, &self.id]).args(&self.args);
-        let out = run(command.stdin(std::process::Stdio::null()), Duration::from_secs(240))?;
+        let out = run(self.command(stack).stdin(Stdio::null()), Duration::from_secs(240))?;
         let outcome = Outcome {
             code: out.status.code().unwrap_or(-1),
             stdout: String::from_utf8_lossy(&out.stdout).into_owned(),
@@ -89,6 +88,40 @@ impl Run {
             stack.ctr(&["container", "rm", &self.id])?;
         }
         Ok(outcome)
+    }
+
+    /// Starts it and returns; what it prints goes to `output`.
+    ///
+    /// # Errors
+    /// When the file cannot be made or ctr not be run.
+    pub fn spawn(&self, stack: &Stack, output: &Path) -> Result<Child> {
+        let output = fs::File::create(output)?;
+        Ok(self
+            .command(stack)
+            .stdin(Stdio::null())
+            .stdout(output.try_clone()?)
+            .stderr(output)
+            .spawn()?)
+    }
+
+    fn command(&self, stack: &Stack) -> Command {
+        let mut command = Command::new(stack.var("CTR"));
+        command.args(["-a", stack.var("CONTAINERD"), "run"]);
+        command.arg(if self.detach { "-d" } else { "--rm" });
+        command.args([
+            "--runtime",
+            "io.containerd.cella.v2",
+            "--runtime-config-path",
+            &self.config,
+            "--snapshotter",
+            "cella",
+        ]);
+        command.args([
+            "--annotation",
+            &format!("io.katacontainers.config.hypervisor.cc_init_data={}", self.annotation),
+        ]);
+        command.args(&self.extra).args([&self.image, &self.id]).args(&self.args);
+        command
     }
 
     /// Ends a detached container.
@@ -108,7 +141,9 @@ impl Run {
 /// When files cannot be read or written.
 pub fn config_with(stack: &Stack, changes: &[(&str, &str)]) -> Result<PathBuf> {
     let text = fs::read_to_string(stack.var("SHIM_CONFIG"))?;
-    let kept = text.lines().filter(|line| !changes.iter().any(|(key, _)| line.starts_with(&format!("{key} ="))));
+    let kept = text
+        .lines()
+        .filter(|line| !changes.iter().any(|(key, _)| line.starts_with(&format!("{key} ="))));
     let mut lines: Vec<String> = kept.map(str::to_owned).collect();
     lines.extend(changes.iter().map(|(key, value)| format!("{key} = {value}")));
     let path = stack.path(&format!("{}.toml", stack.fresh("shim")));

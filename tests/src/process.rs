@@ -14,7 +14,11 @@ use anyhow::{Context, Result, bail};
 /// When it cannot be started or does not end in time (it is killed then).
 pub fn run(command: &mut Command, limit: Duration) -> Result<Output> {
     let name = format!("{:?}", command.get_program());
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().with_context(|| format!("starting {name}"))?;
+    let mut child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("starting {name}"))?;
     let stdout = collect(child.stdout.take());
     let stderr = collect(child.stderr.take());
     let status = match wait_until(limit, || Ok(child.try_wait()?)) {
@@ -26,7 +30,11 @@ pub fn run(command: &mut Command, limit: Duration) -> Result<Output> {
             bail!("{name} did not end within {limit:?}; stderr: {tail}");
         }
     };
-    Ok(Output { status, stdout: stdout.join().unwrap_or_default(), stderr: stderr.join().unwrap_or_default() })
+    Ok(Output {
+        status,
+        stdout: stdout.join().unwrap_or_default(),
+        stderr: stderr.join().unwrap_or_default(),
+    })
 }
 
 /// As [`run`], but a status other than 0 is an error that carries what was printed.
@@ -36,7 +44,11 @@ pub fn run(command: &mut Command, limit: Duration) -> Result<Output> {
 pub fn succeed(command: &mut Command, limit: Duration) -> Result<String> {
     let out = run(command, limit)?;
     if !out.status.success() {
-        bail!("{command:?} failed: {}\n{}", String::from_utf8_lossy(&out.stderr), String::from_utf8_lossy(&out.stdout));
+        bail!(
+            "{command:?} failed: {}\n{}",
+            String::from_utf8_lossy(&out.stderr),
+            String::from_utf8_lossy(&out.stdout)
+        );
     }
     Ok(String::from_utf8_lossy(&out.stdout).into_owned())
 }

@@ -75,5 +75,8 @@ pub fn manifest(stack: &Stack, reference: &str) -> Result<serde_json::Value> {
 pub fn layers(stack: &Stack, reference: &str) -> Result<Vec<String>> {
     let manifest = manifest(stack, reference)?;
     let layers = manifest.get("layers").and_then(|l| l.as_array()).context("layers")?;
-    Ok(layers.iter().filter_map(|l| l.get("digest")?.as_str().map(str::to_owned)).collect())
+    Ok(layers
+        .iter()
+        .filter_map(|l| l.get("digest")?.as_str().map(str::to_owned))
+        .collect())
 }

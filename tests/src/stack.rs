@@ -35,12 +35,19 @@ impl Stack {
         let run = PathBuf::from(format!("/run/cella-test.{}", std::process::id()));
         let state = PathBuf::from(format!("{}.state", run.display()));
         let script = repository().join("scripts/stack");
-        succeed(Command::new(&script).arg("up").arg(&run).arg(&state), Duration::from_secs(120))?;
+        succeed(
+            Command::new(&script).arg("up").arg(&run).arg(&state),
+            Duration::from_secs(120),
+        )?;
         let vars = fs::read_to_string(run.join("env"))?
             .lines()
             .filter_map(|line| line.split_once('=').map(|(k, v)| (k.to_owned(), v.to_owned())))
             .collect();
-        Ok(Self { run, vars, next: AtomicU32::new(1) })
+        Ok(Self {
+            run,
+            vars,
+            next: AtomicU32::new(1),
+        })
     }
 
     /// A value of the stack's environment file, such as `REGISTRY`.
@@ -66,7 +73,10 @@ impl Stack {
     /// # Errors
     /// What it printed, when it fails.
     pub fn cellactl<S: AsRef<std::ffi::OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Result<String> {
-        succeed(Command::new(format!("{}/cellactl", self.var("BIN"))).args(args), Duration::from_secs(120))
+        succeed(
+            Command::new(format!("{}/cellactl", self.var("BIN"))).args(args),
+            Duration::from_secs(120),
+        )
     }
 
     /// Runs an admin command of `cellactl kbs` against the stack's broker.
@@ -74,7 +84,14 @@ impl Stack {
     /// # Errors
     /// What it printed, when it fails.
     pub fn kbs(&self, args: &[&str]) -> Result<String> {
-        let to = ["--url", self.var("KBS"), "--ca", self.var("KBS_CA"), "--admin-key", self.var("KBS_ADMIN_KEY")];
+        let to = [
+            "--url",
+            self.var("KBS"),
+            "--ca",
+            self.var("KBS_CA"),
+            "--admin-key",
+            self.var("KBS_ADMIN_KEY"),
+        ];
         self.cellactl(["kbs"].iter().chain(args).chain(&to))
     }
 
@@ -84,7 +101,10 @@ impl Stack {
     /// Only when it cannot be run or does not end.
     pub fn ctr(&self, args: &[&str]) -> Result<std::process::Output> {
         let mut command = Command::new(self.var("CTR"));
-        run(command.args(["-a", self.var("CONTAINERD")]).args(args), Duration::from_secs(180))
+        run(
+            command.args(["-a", self.var("CONTAINERD")]).args(args),
+            Duration::from_secs(180),
+        )
     }
 
     /// Where broker and registry stand now.
@@ -92,7 +112,10 @@ impl Stack {
     /// # Errors
     /// When a log cannot be read.
     pub fn mark(&self) -> Result<Mark> {
-        Ok(Mark { audit: self.audit()?.len(), registry: self.registry_log()?.len() })
+        Ok(Mark {
+            audit: self.audit()?.len(),
+            registry: self.registry_log()?.len(),
+        })
     }
 
     /// Audit lines since the mark, as JSON text.
@@ -113,19 +136,23 @@ impl Stack {
         Ok(())
     }
 
-    /// Checks that since the mark no blob of `repository` was fetched.
+    /// Checks that since the mark no layer of an artifact was fetched.
     ///
     /// # Errors
     /// When one was: the registry's lines.
-    pub fn no_blob_fetched(&self, mark: Mark, repository: &str) -> Result<()> {
-        let log = self.registry_log()?;
+    pub fn no_layer_fetched(&self, mark: Mark, reference: &str) -> Result<()> {
+        let layers = crate::registry::layers(self, reference)?;
+        ensure!(!layers.is_empty(), "{reference} has no layers");
+        let log = self.registry_since(mark)?;
         let seen: Vec<_> = log
-            .get(mark.registry..)
-            .unwrap_or_default()
             .lines()
-            .filter(|l| l.contains(&format!("\"GET /v2/{repository}/blobs/")))
+            .filter(|line| layers.iter().any(|layer| line.contains(&format!("/blobs/{layer}"))))
             .collect();
-        ensure!(seen.is_empty(), "blobs of {repository} were fetched:\n{}", seen.join("\n"));
+        ensure!(
+            seen.is_empty(),
+            "layers of {reference} were fetched:\n{}",
+            seen.join("\n")
+        );
         Ok(())
     }
 
@@ -154,12 +181,18 @@ impl Stack {
         let mut left = BTreeSet::new();
         let run = self.run.to_string_lossy().into_owned();
         for entry in fs::read_dir("/proc")?.flatten() {
-            let Ok(pid) = entry.file_name().to_string_lossy().parse::<u32>() else { continue };
+            let Ok(pid) = entry.file_name().to_string_lossy().parse::<u32>() else {
+                continue;
+            };
             let cmdline = fs::read(entry.path().join("cmdline")).unwrap_or_default();
             let cmdline = String::from_utf8_lossy(&cmdline).replace('\0', " ");
-            let own = cmdline.contains(&format!("{run}/vm/")) || cmdline.contains("containerd-shim-cella-v2") && cmdline.contains(&run);
+            let own = cmdline.contains(&format!("{run}/vm/"))
+                || cmdline.contains("containerd-shim-cella-v2") && cmdline.contains(&run);
             if own {
-                left.insert(format!("process {pid}: {}", cmdline.chars().take(120).collect::<String>()));
+                left.insert(format!(
+                    "process {pid}: {}",
+                    cmdline.chars().take(120).collect::<String>()
+                ));
             }
         }
         for entry in fs::read_dir(self.path("vm"))?.flatten() {
@@ -191,7 +224,12 @@ impl Stack {
     /// What `scripts/stack down` says.
     pub fn stop(self) -> Result<()> {
         let state = self.var("STATE").to_owned();
-        succeed(Command::new(repository().join("scripts/stack")).arg("down").arg(&self.run), Duration::from_secs(120))?;
+        succeed(
+            Command::new(repository().join("scripts/stack"))
+                .arg("down")
+                .arg(&self.run),
+            Duration::from_secs(120),
+        )?;
         fs::remove_dir_all(state)?;
         if self.run.exists() {
             bail!("{} is still there", self.run.display());
@@ -203,5 +241,8 @@ impl Stack {
 /// The checkout.
 #[must_use]
 pub fn repository() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_path_buf).unwrap_or_default()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .map(Path::to_path_buf)
+        .unwrap_or_default()
 }

@@ -81,7 +81,10 @@ impl Workload {
         let file = stack.path(&format!("{stem}.toml"));
         let initdata = stack.path(&format!("{stem}.initdata.toml"));
         fs::write(&file, text)?;
-        let (from, out) = (file.to_string_lossy().into_owned(), initdata.to_string_lossy().into_owned());
+        let (from, out) = (
+            file.to_string_lossy().into_owned(),
+            initdata.to_string_lossy().into_owned(),
+        );
         stack.cellactl(["policy", "write", "--from", &from, "--out", &out])?;
         Written::read(stack, initdata)
     }

@@ -4,7 +4,7 @@
 //! means that the platform refuses. Everything is bounded in size and time.
 
 use std::{
-    io::{Read, Write},
+    io::{self, Read, Write},
     time::Duration,
 };
 
@@ -19,13 +19,10 @@ pub struct SimPlatform;
 
 impl EvidenceSource for SimPlatform {
     fn quote(&self, report_data: &[u8; 64]) -> Result<Evidence, EvidenceError> {
-        let stream =
-            VsockStream::connect_with_cid_port(VMADDR_CID_HOST, cella_protos::SIM_PLATFORM_PORT).map_err(|source| {
-                EvidenceError::Platform {
-                    what: "connecting",
-                    source,
-                }
-            })?;
+        let stream = connect().map_err(|source| EvidenceError::Platform {
+            what: "connecting",
+            source,
+        })?;
         for set in [VsockStream::set_read_timeout, VsockStream::set_write_timeout] {
             set(&stream, Some(TIMEOUT)).map_err(|source| EvidenceError::Platform {
                 what: "setting the time limit",
@@ -37,6 +34,18 @@ impl EvidenceSource for SimPlatform {
 
     fn name(&self) -> &'static str {
         "simulated"
+    }
+}
+
+/// Connects, up to [`CONNECT_TRIES`] times. vhost-device-vsock 0.3 now and then loses the answer to a guest's connection
+/// request while the guest's driver is coming up (seen once in about sixty boots); the kernel gives up on it after 2 seconds.
+fn connect() -> io::Result<VsockStream> {
+    let mut tries = 1..CONNECT_TRIES;
+    loop {
+        match VsockStream::connect_with_cid_port(VMADDR_CID_HOST, cella_protos::SIM_PLATFORM_PORT) {
+            Err(error) if error.kind() == io::ErrorKind::TimedOut && tries.next().is_some() => {}
+            done => return done,
+        }
     }
 }
 
@@ -77,12 +86,15 @@ pub fn exchange(mut stream: impl Read + Write, report_data: &[u8; 64]) -> Result
 /// Largest answer: a report and three certificates are about 7 KiB of JSON.
 const MAX_ANSWER: u32 = 64 * 1024;
 
+/// Connection attempts of 2 seconds each.
+const CONNECT_TRIES: u32 = 4;
+
 /// Longest silence. The platform hashes kernel and firmware on the first request.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
 #[cfg(test)]
 mod tests {
-    use std::io::{self, Cursor};
+    use std::io::Cursor;
 
     use super::*;
 
