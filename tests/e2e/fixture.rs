@@ -232,7 +232,13 @@ impl Fixture {
         let tail = |name: &str| {
             let text = fs::read_to_string(self.stack.path(name)).unwrap_or_default();
             let lines: Vec<_> = text.lines().collect();
-            format!("--- {name}\n{}\n", lines[lines.len().saturating_sub(25)..].join("\n"))
+            format!(
+                "--- {name}\n{}\n",
+                lines
+                    .get(lines.len().saturating_sub(25)..)
+                    .unwrap_or_default()
+                    .join("\n")
+            )
         };
         ["logs/kbs.log", "logs/containerd.log", "logs/snapshotter.log"]
             .map(tail)
