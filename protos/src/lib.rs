@@ -12,3 +12,28 @@ pub const AGENT_PORT: u32 = 1024;
 pub const STREAM_PORT: u32 = 1025;
 /// vsock port of the host's simulated platform (development hosts only).
 pub const SIM_PLATFORM_PORT: u32 = 1027;
+
+#[cfg(test)]
+mod tests {
+    /// Kata's agent has 42. Each new one is a decision (docs/adr/0001-agent-api.md).
+    #[test]
+    fn the_host_may_ask_for_ten_things() {
+        let calls: Vec<_> = include_str!("../proto/agent.proto")
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix("rpc ")?.split('(').next())
+            .collect();
+        let documented = [
+            "Hello",
+            "ConfigureNetwork",
+            "CreateContainer",
+            "StartContainer",
+            "WaitContainer",
+            "SignalContainer",
+            "DeleteContainer",
+            "ListProcesses",
+            "Status",
+            "Shutdown",
+        ];
+        assert_eq!(calls, documented);
+    }
+}

@@ -16,6 +16,7 @@ pub(crate) const CASES: &[(&str, Case)] = &[
     ("the_model_is_a_read_only_file_in_locked_memory", the_model_is_locked),
     ("the_process_is_confined", the_process_is_confined),
     ("no_plaintext_reaches_the_host", no_plaintext_reaches_the_host),
+    ("the_guest_image_is_within_its_bounds", guest_image_is_small),
     ("a_plain_image_runs_where_the_policy_names_no_key", a_plain_image_runs),
 ];
 
@@ -164,6 +165,13 @@ fn no_plaintext_reaches_the_host(f: &Fixture) -> Result<()> {
     }
     ensure!(looked_at > 10, "only {looked_at} files were looked at");
     run.remove(&f.stack)
+}
+
+fn guest_image_is_small(f: &Fixture) -> Result<()> {
+    // docs/specification.md. The initramfs is the agent and empty folders, so one bound holds both.
+    let initrd = fs::metadata(std::path::Path::new(f.stack.var("GUEST_IMAGE")).join("initrd"))?.len();
+    ensure!(initrd <= 8 << 20, "the initramfs has {initrd} bytes");
+    Ok(())
 }
 
 fn a_plain_image_runs(f: &Fixture) -> Result<()> {

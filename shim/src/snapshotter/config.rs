@@ -24,12 +24,12 @@ pub struct Config {
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 struct ConfigFile {
     /// Absolute path of the Unix socket; the same as `address` of `[proxy_plugins.cella]` in containerd's
-    /// configuration. Default `/run/cella/snapshotter.sock`.
+    /// configuration. Default `/run/cella-snapshotter/snapshotter.sock`.
     address: Option<PathBuf>,
     /// Absolute path of the folder where snapshots are recorded; a few KiB for each layer, no image content. Default
     /// `/var/lib/cella/snapshotter`.
     root: Option<PathBuf>,
-    /// `error`, `warning`, `info` or `debug`. Default `info`.
+    /// `error`, `warn`, `info` or `debug`. Default `info`.
     log_level: Option<String>,
 }
 
@@ -86,7 +86,7 @@ impl Config {
         let log_level = match file.log_level.as_deref() {
             None | Some("info") => Level::Info,
             Some("error") => Level::Error,
-            Some("warning") => Level::Warning,
+            Some("warn") => Level::Warning,
             Some("debug") => Level::Debug,
             Some(other) => {
                 return Err(ConfigError::LogLevel {
@@ -139,14 +139,14 @@ pub enum ConfigError {
         path: PathBuf,
     },
     /// Not a level.
-    #[error("log-level must be error, warning, info or debug, not {level:?}")]
+    #[error("log-level must be error, warn, info or debug, not {level:?}")]
     LogLevel {
         /// Its value.
         level: String,
     },
 }
 
-const DEFAULT_ADDRESS: &str = "/run/cella/snapshotter.sock";
+const DEFAULT_ADDRESS: &str = "/run/cella-snapshotter/snapshotter.sock";
 const DEFAULT_ROOT: &str = "/var/lib/cella/snapshotter";
 const MAX_ADDRESS: usize = 107;
 
@@ -164,7 +164,7 @@ mod tests {
     #[test]
     fn defaults_and_values() {
         let config = load("").unwrap();
-        assert_eq!(config.address, Path::new("/run/cella/snapshotter.sock"));
+        assert_eq!(config.address, Path::new("/run/cella-snapshotter/snapshotter.sock"));
         assert_eq!(config.root, Path::new("/var/lib/cella/snapshotter"));
         assert_eq!(config.log_level, Level::Info);
         let config = load("address = '/a'\nroot = '/b'\nlog-level = 'debug'\n").unwrap();
