@@ -17,6 +17,10 @@ pub(crate) const CASES: &[(&str, Case)] = &[
     ("the_process_is_confined", the_process_is_confined),
     ("no_plaintext_reaches_the_host", no_plaintext_reaches_the_host),
     ("the_guest_image_is_within_its_bounds", guest_image_is_small),
+    (
+        "t22_the_production_agent_holds_no_simulation",
+        no_simulation_in_production,
+    ),
     ("a_plain_image_runs_where_the_policy_names_no_key", a_plain_image_runs),
 ];
 
@@ -171,6 +175,21 @@ fn guest_image_is_small(f: &Fixture) -> Result<()> {
     // docs/specification.md. The initramfs is the agent and empty folders, so one bound holds both.
     let initrd = fs::metadata(std::path::Path::new(f.stack.var("GUEST_IMAGE")).join("initrd"))?.len();
     ensure!(initrd <= 8 << 20, "the initramfs has {initrd} bytes");
+    Ok(())
+}
+
+fn no_simulation_in_production(f: &Fixture) -> Result<()> {
+    // A text of agent/src/evidence/sim.rs. (The words of EvidenceError are in both: an error type is no way in.)
+    let words = b"asking for a report";
+    let holds = |kind: &str| -> Result<bool> {
+        let path = std::path::Path::new(f.stack.var("GUEST_IMAGE"))
+            .with_file_name(kind)
+            .join("initrd");
+        let bytes = fs::read(&path).with_context(|| format!("{}: run make guest-image", path.display()))?;
+        Ok(bytes.windows(words.len()).any(|w| w == words))
+    };
+    ensure!(holds("sim")?, "the words that mark the simulation's code have changed");
+    ensure!(!holds("hw")?, "the agent for hardware holds code of the simulation");
     Ok(())
 }
 
