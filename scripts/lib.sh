@@ -13,6 +13,17 @@ step() { printf '[%4ds] %s\n' "$SECONDS" "$*" >&2; }
 die() { printf 'cella: %s\n' "$*" >&2; exit 1; }
 sha256() { sha256sum "$1" | cut -d' ' -f1; }
 
+# settle: before each build. Cargo knows a changed source by its time alone, and checkouts share the target directory: a source
+# whose content is not what was built last gets a new time, or a build could take another checkout's bytes for this one's.
+settle() {
+  local seen=$CARGO_TARGET_DIR/.cella-sources now
+  mkdir -p "$CARGO_TARGET_DIR"; [ -e "$seen" ] || : >"$seen"
+  now=$(cd "$ROOT" && find . \( -name .git -o -name target -o -name .target -o -name .out \) -prune -o -type f \( -name '*.rs' -o -name '*.toml' -o -name '*.proto' \) -print0 |
+    LC_ALL=C sort -z | xargs -0 sha256sum | LC_ALL=C sort)
+  comm -13 "$seen" - <<<"$now" | cut -c67- | (cd "$ROOT" && xargs -r -d '\n' touch -c)
+  printf '%s\n' "$now" >"$seen"
+}
+
 # mirror: the Debian mirror that this machine's apt already uses.
 mirror() {
   local m
