@@ -20,7 +20,7 @@ settle() {
   mkdir -p "$CARGO_TARGET_DIR"; [ -e "$seen" ] || : >"$seen"
   now=$(cd "$ROOT" && find . \( -name .git -o -name target -o -name .target -o -name .out \) -prune -o -type f \( -name '*.rs' -o -name '*.toml' -o -name '*.proto' \) -print0 |
     LC_ALL=C sort -z | xargs -0 sha256sum | LC_ALL=C sort)
-  comm -13 "$seen" - <<<"$now" | cut -c67- | (cd "$ROOT" && xargs -r -d '\n' touch -c)
+  LC_ALL=C comm -13 "$seen" - <<<"$now" | cut -c67- | (cd "$ROOT" && xargs -r -d '\n' touch -c)
   printf '%s\n' "$now" >"$seen"
 }
 
