@@ -11,6 +11,8 @@ mkdir -p "$CACHE"
 # step TEXT: one progress line with the seconds since the script began.
 step() { printf '[%4ds] %s\n' "$SECONDS" "$*" >&2; }
 die() { printf 'cella: %s\n' "$*" >&2; exit 1; }
+# free_port: a loopback port that nobody listens on now.
+free_port() { perl -MIO::Socket::INET -e 'print IO::Socket::INET->new(Listen=>1,LocalAddr=>"127.0.0.1",LocalPort=>0)->sockport'; }
 sha256() { sha256sum "$1" | cut -d' ' -f1; }
 
 # settle: before each build. Cargo knows a changed source by its time alone, and checkouts share the target directory: a source
