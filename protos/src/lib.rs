@@ -10,6 +10,8 @@ include!(concat!(env!("OUT_DIR"), "/pmod.rs"));
 pub const AGENT_PORT: u32 = 1024;
 /// vsock port on which the agent takes pipe streams.
 pub const STREAM_PORT: u32 = 1025;
+/// vsock port on which the agent takes connections to ports of the pod.
+pub const FORWARD_PORT: u32 = 1026;
 /// vsock port of the host's simulated platform (development hosts only).
 pub const SIM_PLATFORM_PORT: u32 = 1027;
 
@@ -17,7 +19,7 @@ pub const SIM_PLATFORM_PORT: u32 = 1027;
 mod tests {
     /// Kata's agent has 42. Each new one is a decision (docs/adr/0001-agent-api.md).
     #[test]
-    fn the_host_may_ask_for_ten_things() {
+    fn the_host_may_ask_for_seventeen_things() {
         let calls: Vec<_> = include_str!("../proto/agent.proto")
             .lines()
             .filter_map(|line| line.trim().strip_prefix("rpc ")?.split('(').next())
@@ -27,9 +29,16 @@ mod tests {
             "ConfigureNetwork",
             "CreateContainer",
             "StartContainer",
+            "ExecProcess",
             "WaitContainer",
             "SignalContainer",
+            "ResizeTerminal",
+            "FreezeContainer",
+            "UpdateContainer",
+            "ContainerStats",
+            "PutVolume",
             "DeleteContainer",
+            "NextEvent",
             "ListProcesses",
             "Status",
             "Shutdown",
