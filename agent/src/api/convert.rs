@@ -1,9 +1,9 @@
 //! From messages to the policy's and our own types. Nothing is judged here.
 
 use cella_policy::check::{ContainerRequest, RequestedMount, RequestedRlimit};
-use cella_protos::agent::{ContainerSpec, CreateContainerRequest, Resources};
+use cella_protos::agent::{ContainerSpec, CreateContainerRequest};
 
-use crate::container::{Limits, WantedPipes};
+use crate::container::WantedPipes;
 
 /// What the policy looks at. Every field of the message that means anything is in it or in the functions below;
 /// `no_new_privileges`, masked and read-only paths are the agent's own and always on.
@@ -61,18 +61,6 @@ pub(super) fn pipes(request: &CreateContainerRequest) -> WantedPipes {
         stdin: request.stdin,
         stdout: request.stdout,
         stderr: request.stderr,
-    }
-}
-
-/// The limits that are asked for; what is negative means none, as in OCI.
-pub(super) fn limits(resources: &Resources) -> Limits {
-    let positive = |value: i64| u64::try_from(value).unwrap_or(0);
-    Limits {
-        memory_bytes: positive(resources.memory_limit_bytes),
-        cpu_quota_us: positive(resources.cpu_quota_us),
-        cpu_period_us: resources.cpu_period_us,
-        cpu_shares: resources.cpu_shares,
-        pids: positive(resources.pids_limit),
     }
 }
 
@@ -162,22 +150,6 @@ mod tests {
         assert_eq!(
             container_request(&CreateContainerRequest::new()),
             ContainerRequest::default()
-        );
-    }
-
-    #[test]
-    fn negative_limits_are_none() {
-        let resources = Resources {
-            memory_limit_bytes: -1,
-            pids_limit: 7,
-            ..Default::default()
-        };
-        assert_eq!(
-            limits(&resources),
-            Limits {
-                pids: 7,
-                ..Limits::default()
-            }
         );
     }
 }

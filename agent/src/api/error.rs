@@ -6,8 +6,9 @@ use cella_policy::check::Denial;
 use ttrpc::Code;
 
 use crate::{
-    container::{ContainerError, IdError},
+    container::{ContainerError, IdError, LimitError},
     network::{NetworkError, PlanError},
+    volume::VolumeError,
     workload::{Blame, WorkloadError},
 };
 
@@ -24,6 +25,12 @@ pub enum ApiError {
     /// Containers.
     #[error("{0}")]
     Container(#[source] ContainerError),
+    /// Limits that cannot be.
+    #[error("{0}")]
+    Limits(#[source] LimitError),
+    /// Volumes.
+    #[error("{0}")]
+    Volume(#[source] VolumeError),
     /// A network that cannot be.
     #[error("{0}")]
     NetworkPlan(#[source] PlanError),
@@ -41,6 +48,16 @@ pub enum ApiError {
     Interrupted,
 }
 
+impl ApiError {
+    /// Whether the policy forbids what was asked.
+    pub(super) fn is_denial(&self) -> bool {
+        matches!(
+            self,
+            Self::Denied(_) | Self::Container(ContainerError::SignalDenied { .. })
+        )
+    }
+}
+
 impl From<ApiError> for ttrpc::Error {
     fn from(error: ApiError) -> Self {
         ttrpc::Error::RpcStatus(ttrpc::get_status(code(&error), one_line(&error)))
@@ -52,6 +69,8 @@ fn code(error: &ApiError) -> Code {
     match error {
         ApiError::Denied(_) => Code::PERMISSION_DENIED,
         ApiError::Id(_) | ApiError::NetworkPlan(_) => Code::INVALID_ARGUMENT,
+        ApiError::Limits(error) => limit_code(error),
+        ApiError::Volume(error) => volume_code(error),
         ApiError::NetworkTwice | ApiError::NoNetwork => Code::FAILED_PRECONDITION,
         ApiError::Network(NetworkError::NoDevice { .. }) => Code::NOT_FOUND,
         ApiError::Network(_) | ApiError::Interrupted => Code::INTERNAL,
@@ -72,7 +91,28 @@ fn container_code(error: &ContainerError) -> Code {
         // The image and the policy are at fault, not the agent.
         ContainerError::Launch(_) => Code::FAILED_PRECONDITION,
         ContainerError::Workload(error) => workload_code(error),
+        ContainerError::Limit(error) => limit_code(error),
+        ContainerError::NoGroup { .. } => Code::UNIMPLEMENTED,
         ContainerError::Cgroup(_) | ContainerError::Pipe { .. } | ContainerError::Directory { .. } => Code::INTERNAL,
+    }
+}
+
+fn limit_code(error: &LimitError) -> Code {
+    match error {
+        LimitError::Machine { .. } => Code::RESOURCE_EXHAUSTED,
+        _ => Code::INVALID_ARGUMENT,
+    }
+}
+
+fn volume_code(error: &VolumeError) -> Code {
+    match error {
+        VolumeError::TooManyFiles { .. } | VolumeError::TooManyVolumes | VolumeError::TooLarge { .. } => {
+            Code::RESOURCE_EXHAUSTED
+        }
+        VolumeError::Exists { .. } => Code::ALREADY_EXISTS,
+        VolumeError::Unknown { .. } => Code::NOT_FOUND,
+        VolumeError::Io { .. } => Code::INTERNAL,
+        _ => Code::INVALID_ARGUMENT,
     }
 }
 

@@ -1,11 +1,12 @@
 //! The agent's API on vsock, for a host that is not trusted with anything.
 //!
-//! `service` does what the requests ask, `refusal` answers all of them when the guest refuses to serve, `convert` turns
+//! `service` does what the requests ask (`pod`: those about the pod), `refusal` answers all of them when the guest refuses to serve, `convert` turns
 //! messages into the policy's and our own types, `error` maps failures to ttrpc codes: one function, and no cause chain
 //! goes out but as one printable line.
 
 mod convert;
 mod error;
+mod pod;
 mod refusal;
 mod service;
 mod status;

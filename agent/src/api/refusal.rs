@@ -5,10 +5,11 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use cella_protos::{
     agent::{
-        ConfigureNetworkRequest, CreateContainerRequest, CreateContainerResponse, DeleteContainerRequest, Empty,
-        HelloRequest, HelloResponse, ListProcessesRequest, ListProcessesResponse, ShutdownRequest,
-        SignalContainerRequest, StartContainerRequest, StartContainerResponse, StatusRequest, StatusResponse,
-        WaitContainerRequest, WaitContainerResponse,
+        ConfigureNetworkRequest, ContainerStatsRequest, ContainerStatsResponse, CreateContainerRequest,
+        CreateContainerResponse, DeleteContainerRequest, Empty, FreezeContainerRequest, HelloRequest, HelloResponse,
+        ListProcessesRequest, ListProcessesResponse, NextEventRequest, NextEventResponse, PutVolumeRequest,
+        ShutdownRequest, SignalContainerRequest, StartContainerRequest, StartContainerResponse, StatusRequest,
+        StatusResponse, UpdateContainerRequest, WaitContainerRequest, WaitContainerResponse,
     },
     agent_ttrpc::Agent,
 };
@@ -82,6 +83,30 @@ impl Agent for RefusingAgent {
     }
 
     async fn signal_container(&self, _: &TtrpcContext, _: SignalContainerRequest) -> ttrpc::Result<Empty> {
+        self.refuse()
+    }
+
+    async fn freeze_container(&self, _: &TtrpcContext, _: FreezeContainerRequest) -> ttrpc::Result<Empty> {
+        self.refuse()
+    }
+
+    async fn update_container(&self, _: &TtrpcContext, _: UpdateContainerRequest) -> ttrpc::Result<Empty> {
+        self.refuse()
+    }
+
+    async fn container_stats(
+        &self,
+        _: &TtrpcContext,
+        _: ContainerStatsRequest,
+    ) -> ttrpc::Result<ContainerStatsResponse> {
+        self.refuse()
+    }
+
+    async fn put_volume(&self, _: &TtrpcContext, _: PutVolumeRequest) -> ttrpc::Result<Empty> {
+        self.refuse()
+    }
+
+    async fn next_event(&self, _: &TtrpcContext, _: NextEventRequest) -> ttrpc::Result<NextEventResponse> {
         self.refuse()
     }
 

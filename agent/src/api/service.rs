@@ -10,10 +10,11 @@ use async_trait::async_trait;
 use cella_policy::check::check_container;
 use cella_protos::{
     agent::{
-        ConfigureNetworkRequest, CreateContainerRequest, CreateContainerResponse, DeleteContainerRequest, Empty,
-        HelloRequest, HelloResponse, ListProcessesRequest, ListProcessesResponse, ShutdownRequest,
-        SignalContainerRequest, StartContainerRequest, StartContainerResponse, StatusRequest, StatusResponse,
-        WaitContainerRequest, WaitContainerResponse,
+        ConfigureNetworkRequest, ContainerStatsRequest, ContainerStatsResponse, CreateContainerRequest,
+        CreateContainerResponse, DeleteContainerRequest, Empty, FreezeContainerRequest, HelloRequest, HelloResponse,
+        ListProcessesRequest, ListProcessesResponse, NextEventRequest, NextEventResponse, PutVolumeRequest,
+        ShutdownRequest, SignalContainerRequest, StartContainerRequest, StartContainerResponse, StatusRequest,
+        StatusResponse, UpdateContainerRequest, WaitContainerRequest, WaitContainerResponse,
     },
     agent_ttrpc::Agent,
 };
@@ -22,11 +23,12 @@ use slog::{Logger, info, warn};
 use tokio::sync::Notify;
 use ttrpc::asynchronous::TtrpcContext;
 
-use super::{ApiError, convert, one_line, status};
+use super::{ApiError, convert, one_line, pod, status};
 use crate::{
     boot::BootInfo,
-    container::{ContainerError, ContainerId, Containers, Creation},
+    container::{ContainerError, ContainerId, Containers, Creation, Limits, Machine},
     network::{self, NetworkError, NetworkPlan},
+    pod::EventKind,
     reaper::Exit,
     stage::StageLog,
     workload::Workload,
@@ -89,7 +91,7 @@ impl AgentService {
                 policy,
                 hostname: request.spec.hostname.clone(),
                 pipes: convert::pipes(request),
-                limits: convert::limits(&request.spec.resources),
+                limits: Limits::parse(&request.spec.resources, Machine::here()).map_err(ApiError::Limits)?,
             })
             .map_err(ApiError::Container)?;
         Ok(CreateContainerResponse {
@@ -125,8 +127,27 @@ impl AgentService {
 
     /// Errors of requests are worth a line: on the host they may get lost.
     fn answer<T>(&self, what: &'static str, result: Result<T, ApiError>) -> ttrpc::Result<T> {
+        self.answer_for(what, "", "", result)
+    }
+
+    /// The same for a request about one container or process: what the policy denies becomes an event, too.
+    fn answer_for<T>(
+        &self,
+        what: &'static str,
+        container: &str,
+        exec_id: &str,
+        result: Result<T, ApiError>,
+    ) -> ttrpc::Result<T> {
         result.map_err(|error| {
-            warn!(self.log, "request failed"; "request" => what, "error" => one_line(&error));
+            let text = one_line(&error);
+            if error.is_denial() {
+                // The audit trail on the console; the names in it are checked or cut by the log.
+                warn!(self.log, "request denied"; "request" => what, "container" => container, "exec" => exec_id, "reason" => &text);
+                let events = self.containers.pod().events();
+                events.add(EventKind::Denied, &cut(container), &cut(exec_id), &text);
+            } else {
+                warn!(self.log, "request failed"; "request" => what, "error" => text);
+            }
             error.into()
         })
     }
@@ -152,7 +173,7 @@ impl Agent for AgentService {
         _: &TtrpcContext,
         request: CreateContainerRequest,
     ) -> ttrpc::Result<CreateContainerResponse> {
-        self.answer("CreateContainer", self.create(&request))
+        self.answer_for("CreateContainer", &request.id, "", self.create(&request))
     }
 
     async fn start_container(
@@ -181,7 +202,39 @@ impl Agent for AgentService {
                 .signal(&id, request.signal, request.all)
                 .map_err(ApiError::Container)
         });
-        self.answer("SignalContainer", sent.map(|()| Empty::new()))
+        self.answer_for(
+            "SignalContainer",
+            &request.id,
+            &request.exec_id,
+            sent.map(|()| Empty::new()),
+        )
+    }
+
+    async fn freeze_container(&self, _: &TtrpcContext, request: FreezeContainerRequest) -> ttrpc::Result<Empty> {
+        let frozen = pod::freeze(&self.containers, &request).await;
+        self.answer("FreezeContainer", frozen.map(|()| Empty::new()))
+    }
+
+    async fn update_container(&self, _: &TtrpcContext, request: UpdateContainerRequest) -> ttrpc::Result<Empty> {
+        let updated = pod::update(&self.containers, &request);
+        self.answer("UpdateContainer", updated.map(|()| Empty::new()))
+    }
+
+    async fn container_stats(
+        &self,
+        _: &TtrpcContext,
+        request: ContainerStatsRequest,
+    ) -> ttrpc::Result<ContainerStatsResponse> {
+        self.answer("ContainerStats", pod::stats(&self.containers, &request))
+    }
+
+    async fn put_volume(&self, _: &TtrpcContext, request: PutVolumeRequest) -> ttrpc::Result<Empty> {
+        let put = pod::put_volume(self.containers.pod(), request).await;
+        self.answer("PutVolume", put.map(|()| Empty::new()))
+    }
+
+    async fn next_event(&self, _: &TtrpcContext, request: NextEventRequest) -> ttrpc::Result<NextEventResponse> {
+        Ok(pod::next_event(self.containers.pod(), &request).await)
     }
 
     async fn delete_container(
@@ -229,8 +282,14 @@ impl Agent for AgentService {
     }
 }
 
-fn id(text: &str) -> Result<ContainerId, ApiError> {
+/// A container's id out of a request.
+pub(super) fn id(text: &str) -> Result<ContainerId, ApiError> {
     text.parse().map_err(ApiError::Id)
+}
+
+/// A name that was refused may be of any length.
+fn cut(name: &str) -> String {
+    name.chars().take(MAX_SHOWN_ID).collect()
 }
 
 fn exit_message(exit: Exit) -> WaitContainerResponse {
@@ -265,6 +324,9 @@ fn set(plan: &NetworkPlan) -> Result<(), NetworkError> {
     }
     Ok(())
 }
+
+/// Characters of an id in an event.
+const MAX_SHOWN_ID: usize = 76;
 
 /// From Shutdown to the end of the last container.
 const KILL_LIMIT: Duration = Duration::from_secs(5);

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::{CgroupError, ContainerId};
+use super::{CgroupError, ContainerId, LimitError};
 use crate::{
     launch::{LaunchError, PlanError},
     workload::WorkloadError,
@@ -88,6 +88,15 @@ pub enum ContainerError {
     /// Its cgroup failed.
     #[error("{0}")]
     Cgroup(#[source] CgroupError),
+    /// It has no cgroup to count or limit by.
+    #[error("container {id} has no cgroup: this machine has no cgroup v2")]
+    NoGroup {
+        /// The id.
+        id: ContainerId,
+    },
+    /// Limits that it cannot have.
+    #[error("{0}")]
+    Limit(#[source] LimitError),
     /// A pipe could not be made.
     #[error("making the pipes of container {id} failed")]
     Pipe {

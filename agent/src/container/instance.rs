@@ -15,6 +15,7 @@ use super::{
     cgroup::Cgroup,
     pipes,
     prepare::{self, Parts},
+    resources,
 };
 use crate::{
     launch::{self, Launched, Stdio},
@@ -345,13 +346,26 @@ impl Instance {
             .setting
             .cgroups
             .as_ref()
-            .map(|root| root.group(&self.id, self.limits));
+            .map(|root| root.group(&self.id, &self.limits));
         group.transpose().map_err(ContainerError::Cgroup)
+    }
+
+    /// Its group while it runs.
+    pub(super) fn group(&self, wanted: &'static str) -> Result<Cgroup, ContainerError> {
+        match &*self.lock() {
+            State::Running { cgroup, .. } => cgroup
+                .clone()
+                .ok_or_else(|| ContainerError::NoGroup { id: self.id.clone() }),
+            other => Err(self.not_in(other, wanted)),
+        }
     }
 
     /// The program runs: keeps the state up to date until it has ended.
     fn run(self: Arc<Self>, launched: Launched, cgroup: Option<Cgroup>) -> u32 {
         let Launched { pid, exit } = launched;
+        if let Some(cgroup) = cgroup.clone() {
+            resources::tell_of_memory(&self.setting, &self.id, cgroup);
+        }
         info!(self.setting.log, "container started"; "container" => %self.policy.name, "pid" => pid);
         *self.lock() = State::Running {
             pid,

@@ -17,6 +17,7 @@ mod id;
 mod instance;
 mod pipes;
 mod prepare;
+mod resources;
 
 use std::{
     collections::BTreeMap,
@@ -30,7 +31,7 @@ use async_trait::async_trait;
 use cella_policy::ContainerPolicy;
 use slog::Logger;
 
-pub use cgroup::{CgroupError, CgroupRoot, Limits};
+pub use cgroup::{CgroupError, CgroupRoot, CpuUse, IoUse, LimitError, Limits, Machine, MemoryUse, NetworkUse, Stats};
 pub use error::ContainerError;
 pub use id::{ContainerId, IdError};
 pub use instance::{ContainerState, Snapshot};
@@ -38,6 +39,7 @@ pub use pipes::{StreamNumbers, WantedPipes};
 
 use crate::{
     network::NetworkPlan,
+    pod::Pod,
     reaper::{Exit, Reaper},
     stage::StageLog,
     stream::Streams,
@@ -80,6 +82,8 @@ pub struct Setting {
     pub streams: Streams,
     /// Their processes.
     pub reaper: Reaper,
+    /// What they share.
+    pub pod: Pod,
     /// Where starts are recorded.
     pub stages: StageLog,
     /// The log.
@@ -176,6 +180,11 @@ impl Containers {
     /// Where their pipes are offered.
     pub fn streams(&self) -> &Streams {
         &self.setting.streams
+    }
+
+    /// What they share.
+    pub fn pod(&self) -> &Pod {
+        &self.setting.pod
     }
 
     /// All containers as they are now.

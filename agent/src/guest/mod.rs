@@ -27,6 +27,7 @@ use crate::{
     boot,
     container::{CgroupRoot, Containers, Setting},
     logging,
+    pod::Pod,
     reaper::Reaper,
     stage::{StageLog, StageName},
     stream::Streams,
@@ -99,6 +100,7 @@ fn setting(log: &Logger, stages: &StageLog, reaper: Reaper) -> Result<Setting, F
         writable_mib: (total_mib / 4).max(16),
         streams: Streams::new(log.clone()),
         reaper,
+        pod: Pod::new("/run/cella/pod".into()),
         stages: stages.clone(),
         log: log.clone(),
     })

@@ -14,6 +14,7 @@ use cella_agent::{
         ContainerError, ContainerId, Containers, Creation, Limits, Setting, StreamNumbers, Supply, WantedPipes,
     },
     network::NetworkPlan,
+    pod::Pod,
     reaper::{Exit, Reaper},
     stage::StageLog,
     stream::Streams,
@@ -76,6 +77,7 @@ impl Machine {
             writable_mib: 16,
             streams: streams.clone(),
             reaper: REAPER.clone(),
+            pod: Pod::new(dir.path().join("pod")),
             stages: stages.clone(),
             log,
         });

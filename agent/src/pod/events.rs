@@ -1,0 +1,156 @@
+//! What happened in the pod that nobody asked for: out of memory, a refusal. The host fetches them one by one.
+//!
+//! The last `KEPT` are kept, numbered from 1. A host that asks too late is told how many it has missed; one that never
+//! asks costs nothing.
+
+use std::{collections::VecDeque, sync::Arc, time::SystemTime};
+
+use tokio::sync::watch;
+
+/// One event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// Counts from 1.
+    pub number: u64,
+    /// What happened.
+    pub kind: EventKind,
+    /// To which container; empty = none in particular.
+    pub container: String,
+    /// To which of its further processes; empty = its first one, or none in particular.
+    pub exec_id: String,
+    /// One printable line.
+    pub text: String,
+    /// When, by the guest's clock.
+    pub at: SystemTime,
+}
+
+/// Kinds of events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventKind {
+    /// The kernel killed a process of the container for want of memory.
+    OutOfMemory,
+    /// The policy denied a request of the host's.
+    Denied,
+}
+
+impl EventKind {
+    /// As the API calls it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::OutOfMemory => "oom",
+            Self::Denied => "denied",
+        }
+    }
+}
+
+/// The pod's events. Clones share them.
+#[derive(Clone, Debug)]
+pub struct Events {
+    ring: Arc<watch::Sender<Ring>>,
+}
+
+#[derive(Debug, Default)]
+struct Ring {
+    last: u64,
+    kept: VecDeque<Event>,
+}
+
+impl Events {
+    /// Without events.
+    pub fn new() -> Self {
+        Self {
+            ring: Arc::new(watch::Sender::default()),
+        }
+    }
+
+    /// Adds an event, and forgets the oldest when there are too many.
+    pub fn add(&self, kind: EventKind, container: &str, exec_id: &str, text: &str) {
+        let text = text
+            .chars()
+            .take(MAX_TEXT)
+            .map(|c| if c.is_control() { ' ' } else { c })
+            .collect();
+        self.ring.send_modify(|ring| {
+            ring.last = ring.last.saturating_add(1);
+            if ring.kept.len() >= KEPT {
+                ring.kept.pop_front();
+            }
+            ring.kept.push_back(Event {
+                number: ring.last,
+                kind,
+                container: container.to_owned(),
+                exec_id: exec_id.to_owned(),
+                text,
+                at: SystemTime::now(),
+            });
+        });
+    }
+
+    /// Waits for the first event behind number `after` that is still kept. Safe to cancel; no deadline of its own.
+    pub async fn next(&self, after: u64) -> Event {
+        let mut ring = self.ring.subscribe();
+        loop {
+            let found = ring
+                .borrow_and_update()
+                .kept
+                .iter()
+                .find(|event| event.number > after)
+                .cloned();
+            if let Some(event) = found {
+                return event;
+            }
+            if ring.changed().await.is_err() {
+                // The sender is ours and alive.
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+}
+
+impl Default for Events {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Events that are kept.
+const KEPT: usize = 256;
+
+/// Characters of an event's text.
+const MAX_TEXT: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn events_are_told_in_order_to_everybody_who_asks() {
+        let events = Events::new();
+        let early = tokio::spawn({
+            let events = events.clone();
+            async move { events.next(0).await }
+        });
+        events.add(EventKind::Denied, "c1", "", "policy denies\nthis");
+        events.add(EventKind::OutOfMemory, "c2", "", "");
+        let first = early.await.unwrap();
+        assert_eq!((first.number, first.kind.as_str()), (1, "denied"));
+        assert_eq!(
+            (first.container.as_str(), first.text.as_str()),
+            ("c1", "policy denies this")
+        );
+        assert_eq!(events.next(0).await, first);
+        assert_eq!(events.next(1).await.kind, EventKind::OutOfMemory);
+        let waiting = tokio::time::timeout(std::time::Duration::from_millis(20), events.next(2)).await;
+        assert!(waiting.is_err());
+    }
+
+    #[tokio::test]
+    async fn what_is_too_old_is_skipped() {
+        let events = Events::new();
+        for _ in 0..KEPT + 10 {
+            events.add(EventKind::Denied, "", "", &"x".repeat(5000));
+        }
+        let event = events.next(3).await;
+        assert_eq!((event.number, event.text.len()), (11, 1024));
+    }
+}
