@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod attacker;
+pub mod conformance;
 pub mod node;
 pub mod process;
 pub mod registry;
