@@ -18,6 +18,7 @@ mod launch;
 mod machine;
 mod programs;
 mod rundir;
+pub mod sizing;
 mod supervisor;
 
 use std::fmt;

@@ -34,12 +34,25 @@ pub struct ConfigFile {
     /// The AmdSev build of OVMF: booted with `snp`, only measured with `sim`. Default `/usr/share/ovmf/OVMF.amdsev.fd`. Measured.
     #[serde(default = "default_firmware")]
     pub firmware: PathBuf,
-    /// Virtual CPUs, 1 to 64, default 1. Fixed for the VM's life. Measured: each count has its own launch digest.
+    /// Virtual CPUs at least, 1 to 64, default 1. Fixed for the VM's life. Measured: each count has its own launch digest.
     #[serde(default = "default_vcpus")]
     pub vcpus: u32,
-    /// Guest memory in MiB, 128 to 16777216, default 1024. Fixed for the VM's life. Models live in it. Not measured.
+    /// Guest memory in MiB at least, 128 to 16777216, default 1024; a pod with larger limits gets more. Fixed for the VM's life. Models live in it. Not measured.
     #[serde(default = "default_memory_mib")]
     pub memory_mib: u32,
+    /// MiB that are added to a pod's memory limit for the guest itself: kernel, agent, images. 0 to 65536, default 256. Not measured.
+    #[serde(default = "default_memory_overhead_mib")]
+    pub memory_overhead_mib: u32,
+    /// Largest VM in MiB, `memory-mib` to 16777216: a pod whose limits ask for more is refused. Default none: this host's
+    /// memory. Not measured.
+    pub max_memory_mib: Option<u32>,
+    /// Whether a pod's CPU limit (or request, where it has no limit) raises `vcpus`. Default false: each count is measured
+    /// and must be allowed by the owner.
+    #[serde(default)]
+    pub size_vcpus_from_pod: bool,
+    /// Most virtual CPUs of a pod that raises them, `vcpus` to 64, default 64. Not measured, what comes of it is.
+    #[serde(default = "default_max_vcpus")]
+    pub max_vcpus: u32,
     /// `sim` only: path of `vhost-device-vsock` 0.3. Default `/usr/bin/vhost-device-vsock`. Not measured.
     pub vhost_device_vsock: Option<PathBuf>,
     /// `sim` only: path of `cella-sim-platform`. Default `/usr/libexec/cella/cella-sim-platform`. Not measured.
@@ -152,6 +165,14 @@ fn default_vcpus() -> u32 {
 
 fn default_memory_mib() -> u32 {
     1024
+}
+
+fn default_memory_overhead_mib() -> u32 {
+    256
+}
+
+fn default_max_vcpus() -> u32 {
+    64
 }
 
 fn default_run_dir() -> PathBuf {

@@ -16,6 +16,8 @@ pub struct HostFacts {
     pub snp_enabled: bool,
     /// `/sys/module/kvm_intel/parameters/tdx` says Y.
     pub tdx_enabled: bool,
+    /// Memory of this host; 0 where it is not known.
+    pub memory_mib: u32,
 }
 
 /// Why a host cannot do what was asked for.
@@ -58,6 +60,7 @@ impl HostFacts {
             vhost_vsock: Path::new("/dev/vhost-vsock").exists(),
             snp_enabled: parameter_is_on("/sys/module/kvm_amd/parameters/sev_snp"),
             tdx_enabled: parameter_is_on("/sys/module/kvm_intel/parameters/tdx"),
+            memory_mib: total_memory_mib(&std::fs::read_to_string("/proc/meminfo").unwrap_or_default()),
         }
     }
 
@@ -97,6 +100,12 @@ fn cpu_has_virtualization(cpuinfo: &str) -> bool {
         })
 }
 
+fn total_memory_mib(meminfo: &str) -> u32 {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+    let kib: Option<u64> = line.and_then(|rest| rest.trim().strip_suffix(" kB")?.parse().ok());
+    u32::try_from(kib.unwrap_or(0) / 1024).unwrap_or(u32::MAX)
+}
+
 fn parameter_is_on(path: &str) -> bool {
     std::fs::read_to_string(path).is_ok_and(|value| matches!(value.trim(), "Y" | "1"))
 }
@@ -112,6 +121,12 @@ mod tests {
     }
 
     #[test]
+    fn memory_is_read_in_mib() {
+        assert_eq!(total_memory_mib("MemTotal:       16384000 kB\nMemFree: 1 kB\n"), 16000);
+        assert_eq!(total_memory_mib(""), 0);
+    }
+
+    #[test]
     fn each_lack_has_its_reason() {
         let whole = HostFacts {
             virtualization_flag: true,
@@ -119,6 +134,7 @@ mod tests {
             vhost_vsock: true,
             snp_enabled: true,
             tdx_enabled: false,
+            memory_mib: 65536,
         };
         assert_eq!((whole.kvm(), whole.snp()), (Ok(()), Ok(())));
         assert_eq!(

@@ -40,6 +40,7 @@ fn snp_host() -> HostFacts {
         vhost_vsock: true,
         snp_enabled: true,
         tdx_enabled: false,
+        memory_mib: 65536,
     }
 }
 
@@ -162,6 +163,9 @@ fn numbers_have_ranges() {
         ("vcpus", "0"),
         ("vcpus", "65"),
         ("memory-mib", "127"),
+        ("memory-overhead-mib", "65537"),
+        ("max-memory-mib", "1023"),
+        ("max-vcpus", "0"),
         ("console-log-kib", "7"),
         ("boot-timeout-s", "0"),
     ] {
@@ -171,6 +175,34 @@ fn numbers_have_ranges() {
             "{error:?}"
         );
     }
+}
+
+#[test]
+fn a_vm_is_bounded_by_its_host_and_its_cpus_are_fixed_unless_told_otherwise() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = sim_host(dir.path());
+    let sizing = |text: &str, memory_mib| {
+        let host = HostFacts {
+            memory_mib,
+            ..HostFacts::default()
+        };
+        settle_on(text, &host).unwrap().sizing
+    };
+    let expected = Sizing {
+        memory_overhead_mib: 256,
+        max_memory_mib: 4096,
+        max_vcpus: None,
+    };
+    assert_eq!(sizing(&text, 4096), expected);
+    assert_eq!(sizing(&text, 512).max_memory_mib, 1024, "memory-mib itself is allowed");
+    assert_eq!(sizing(&text, 0).max_memory_mib, 16 * 1024 * 1024);
+    let text = format!("{text}max-memory-mib = 8192\nsize-vcpus-from-pod = true\nmax-vcpus = 4\n");
+    let named = Sizing {
+        max_memory_mib: 8192,
+        max_vcpus: Some(4),
+        ..expected
+    };
+    assert_eq!(sizing(&text, 4096), named);
 }
 
 #[test]

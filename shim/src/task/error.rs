@@ -13,6 +13,7 @@ use crate::container_spec::ImageError;
 use crate::initdata::CarryError;
 use crate::options::OptionsError;
 use crate::ports::PortsError;
+use crate::vm::sizing::SizeError;
 use crate::vm::{LaunchError, Outcome};
 
 /// A request that failed.
@@ -37,6 +38,9 @@ pub enum TaskError {
     /// The image.
     #[error(transparent)]
     Image(#[from] ImageError),
+    /// The VM's size.
+    #[error(transparent)]
+    Size(#[from] SizeError),
     /// The VM did not come up.
     #[error(transparent)]
     Launch(#[from] LaunchError),
@@ -160,9 +164,11 @@ impl TaskError {
             | Self::Ports(_)
             | Self::Initdata(CarryError::Missing | CarryError::Bad { .. })
             | Self::Image(_)
+            | Self::Size(SizeError::Annotation { .. })
             | Self::StdioKind { .. } => Code::INVALID_ARGUMENT,
             Self::Config(_) | Self::Phase { .. } | Self::NoVm { .. } => Code::FAILED_PRECONDITION,
             Self::Unknown { .. } | Self::UnknownExec { .. } | Self::Finished => Code::NOT_FOUND,
+            Self::Size(_) => Code::RESOURCE_EXHAUSTED,
             Self::Exists { .. } => Code::ALREADY_EXISTS,
             Self::Unsupported { .. } => Code::UNIMPLEMENTED,
             Self::VmGone { .. } | Self::Interrupted => Code::ABORTED,

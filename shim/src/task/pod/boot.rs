@@ -14,7 +14,7 @@ use crate::config::{Accel, Config, Tee};
 use crate::initdata::{self, Initdata};
 use crate::options::config_source;
 use crate::ports;
-use crate::vm::{LaunchRequest, RunDirKey, Vm};
+use crate::vm::{LaunchRequest, RunDirKey, Vm, sizing};
 
 /// A VM that came up for a container that is not there yet. Dropped without [`BootGuard::commit`], the slot is
 /// free again.
@@ -57,7 +57,7 @@ impl Pod {
         let guard = BootGuard(self);
         let log = &self.parts.log;
         let source = config_source(req.options.as_ref())?;
-        let config = off_thread(move || Config::load(&source)).await??;
+        let config = sizing::sized(off_thread(move || Config::load(&source)).await??, bundle)?;
         self.parts.verbosity.set_from_config(config.log_level);
         let annotation = bundle.annotation(initdata::ANNOTATION).map(str::to_owned);
         let initdata = off_thread(move || Initdata::from_annotation(annotation.as_deref())).await??;
