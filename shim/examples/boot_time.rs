@@ -20,7 +20,7 @@ use cella_shim::config::Config;
 use cella_shim::initdata::Initdata;
 use cella_shim::options::ConfigSource;
 use cella_shim::process::{Child, Program, Spawner};
-use cella_shim::vm::{LaunchRequest, RunDirKey, StateFile, Vm};
+use cella_shim::vm::{LaunchRequest, PodName, RunDirKey, StateFile, Vm};
 use cella_shim::vsock::{Hybrid, Transport};
 use slog::{Discard, Logger, o};
 use tokio::io::{copy, sink};
@@ -82,6 +82,7 @@ impl Bench {
         let request = LaunchRequest {
             config,
             key,
+            pod: PodName::default(),
             bundle: &bundle,
             initdata: &initdata,
             forwards: Vec::new(),

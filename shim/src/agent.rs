@@ -244,6 +244,15 @@ impl Agent {
         bounded("DeleteContainer", QUICK, call).await.map(drop)
     }
 
+    /// What the agent says of itself, within `deadline`.
+    ///
+    /// # Errors
+    /// See [`AgentError`].
+    pub async fn status(&self, deadline: Duration) -> Result<wire::StatusResponse, AgentError> {
+        let request = wire::StatusRequest::new();
+        bounded("Status", deadline, self.client.status(within(deadline), &request)).await
+    }
+
     /// Asks the guest to zero model memory and power off, within `deadline`. A connection that ends instead of an answer is a
     /// success.
     ///

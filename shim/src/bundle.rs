@@ -7,12 +7,20 @@ pub mod oci;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use crate::untrusted::printable;
+use crate::vm::PodName;
+
 /// Longest `config.json` that is read, in bytes: what fits into one ttrpc frame.
 const MAX_SPEC: u64 = 4 << 20;
 
 const CONTAINER_TYPE: &str = "io.kubernetes.cri.container-type";
 const SANDBOX_ID: &str = "io.kubernetes.cri.sandbox-id";
 const CONTAINER_NAME: &str = "io.kubernetes.cri.container-name";
+
+const SANDBOX_NAME: &str = "io.kubernetes.cri.sandbox-name";
+const SANDBOX_NAMESPACE: &str = "io.kubernetes.cri.sandbox-namespace";
+/// Longest name of a pod that is kept, in bytes: Kubernetes' own bound.
+const MAX_NAME: usize = 253;
 
 /// Most containers or sandboxes have an id of 64 hex digits; containerd itself allows 76 characters.
 const MAX_ID: usize = 128;
@@ -121,6 +129,15 @@ impl Bundle {
     /// CRI's name for the container, by which the policy may know it; empty outside of CRI.
     pub fn container_name(&self) -> &str {
         self.annotation(CONTAINER_NAME).unwrap_or_default()
+    }
+
+    /// CRI's name for the pod, for people; empty outside of CRI.
+    pub fn pod_name(&self) -> PodName {
+        let text = |key| printable(self.annotation(key).unwrap_or_default(), MAX_NAME);
+        PodName {
+            namespace: text(SANDBOX_NAMESPACE),
+            name: text(SANDBOX_NAME),
+        }
     }
 
     /// Whether containerd made a network namespace for the pod.

@@ -83,6 +83,16 @@ pub enum Tee {
     Sim(SimPrograms),
 }
 
+impl Tee {
+    /// As the configuration calls it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Snp => "snp",
+            Self::Sim(_) => "sim",
+        }
+    }
+}
+
 /// The programs that stand where hardware is missing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SimPrograms {
@@ -271,6 +281,20 @@ impl Config {
             tee,
             accel,
         })
+    }
+}
+
+impl fmt::Display for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            accel,
+            vcpus,
+            memory_mib,
+            sizing,
+            ..
+        } = self;
+        let (tee, max) = (self.tee.name(), sizing.max_memory_mib);
+        write!(f, "tee {tee}, {accel}, {vcpus} vCPUs, {memory_mib} to {max} MiB")
     }
 }
 

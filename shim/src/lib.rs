@@ -19,8 +19,9 @@
 //! | [`bundle`], [`options`], [`ports`], [`container_spec`], [`initdata`] | what containerd hands over, made into types |
 //! | [`qemu`] | one struct for each QEMU switch, and the whole command line |
 //! | [`qmp`], [`vsock`], [`process`], [`agent`] | the peers: monitor, transport, children, guest |
-//! | [`vm`] | the micro-VM's life, from run directory to clean-up |
+//! | [`vm`] | the micro-VM's life, from run directory to clean-up; its size |
 //! | [`task`] | the Task service, containers, stdio, events |
+//! | [`metrics`] | what is counted and timed, as Prometheus text |
 //! | [`cleanup`] | `containerd-shim-cella-v2 delete`, after the shim itself has died |
 //! | [`snapshotter`] | the second program, `cella-snapshotter`; shares no code with the rest |
 //!
@@ -31,12 +32,13 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `state.json` | programs by number and start time, for `delete` |
+//! | `state.json` | programs by number and start time, for `delete`; whose VM it is and of what size, for `cellactl ps` |
 //! | `console.log`, `console.log.1` | the guest's console, bounded by `console-log-kib` |
 //! | `initdata.img` | the initdata device |
 //! | `qmp.sock`, `console.sock` | the shim listens, QEMU connects |
 //! | `vhost.sock`, `vsock`, `vsock_1027` | `sim`: backend, host → guest (`CONNECT <port>`), guest → simulated platform |
 //! | `qemu.pid` | for the simulated platform |
+//! | `metrics.sock` | answers `GET /metrics` |
 //!
 //! # What it reads
 //!
@@ -67,6 +69,7 @@ pub mod config;
 pub mod container_spec;
 pub mod initdata;
 pub mod logging;
+pub mod metrics;
 pub mod options;
 pub mod ports;
 pub mod process;

@@ -12,6 +12,7 @@ use slog::{Level, Logger, error, info, o};
 use crate::bundle::{Bundle, grouping};
 use crate::cleanup;
 use crate::logging::{self, Verbosity};
+use crate::metrics;
 use crate::process::Spawner;
 use crate::task::{Pod, PodParts, Publisher, TaskService};
 
@@ -152,6 +153,8 @@ impl Shim for CellaShim {
     }
 
     async fn create_task_service(&self, publisher: RemotePublisher) -> Self::T {
+        // Its time begins here.
+        metrics::global();
         let events = Publisher::start(&publisher.address, &self.flags.namespace, self.log.clone());
         let spawner = match Spawner::start() {
             Ok(spawner) => spawner,

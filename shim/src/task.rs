@@ -32,6 +32,8 @@ use containerd_shim::protos::types::empty::Empty;
 use containerd_shim::{Task, TtrpcContext, TtrpcResult};
 use slog::{Logger, debug, warn};
 
+use crate::metrics;
+
 pub use container::{Container, Kind, Phase};
 pub use error::TaskError;
 pub use events::Publisher;
@@ -51,6 +53,9 @@ impl TaskService {
 
     /// Logs a failed request and turns its error into a status.
     fn answer<T>(&self, call: &'static str, id: &str, result: Result<T, TaskError>) -> TtrpcResult<T> {
+        if let Err(error) = &result {
+            metrics::global().refused(call, error.code());
+        }
         match &result {
             Ok(_) => debug!(self.log, "request done"; "call" => call, "container" => id),
             Err(error) if error.is_routine() => {

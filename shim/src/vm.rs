@@ -30,7 +30,7 @@ use tokio::task::JoinHandle;
 pub use console::{ConsoleLog, ConsoleTail};
 pub use launch::{LaunchError, LaunchRequest};
 pub(crate) use programs::GUEST_MAC;
-pub use rundir::{RunDir, RunDirError, RunDirKey, StateFile};
+pub use rundir::{About, PodName, RunDir, RunDirError, RunDirKey, StateFile};
 
 use crate::agent::Agent;
 use crate::process::Exit;

@@ -1,17 +1,39 @@
 //! The runtime `io.containerd.cella.v2`. containerd starts it; see the crate's documentation.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
+use cella_shim::config::Config;
+use cella_shim::options::ConfigSource;
 use cella_shim::shim::{CellaShim, RUNTIME, shim_config};
 
 /// Enough for one pod's requests and streams; each thread costs resident memory on every node, for every pod.
 const WORKERS: usize = 2;
+
+/// `check-config FILE`, for `cellactl doctor`: what comes of a configuration on this host.
+fn check_config(path: PathBuf) -> ExitCode {
+    match Config::load(&ConfigSource::File(path)) {
+        Ok(config) => {
+            println!("{config}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
 
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args_os().skip(1).collect();
     if containerd_shim::parse(&arguments).is_ok_and(|flags| flags.version) {
         println!("containerd-shim-cella-v2 {}", env!("CARGO_PKG_VERSION"));
         return ExitCode::SUCCESS;
+    }
+    if let [command, path] = arguments.as_slice()
+        && command == "check-config"
+    {
+        return check_config(path.into());
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)

@@ -52,6 +52,7 @@ fn defaults_and_scaled_timeout() {
         (config.vcpus, config.memory_mib, config.console_log_bytes),
         (1, 1024, 256 * 1024)
     );
+    assert_eq!(config.to_string(), "tee sim, tcg, 1 vCPUs, 1024 to 16777216 MiB");
     assert_eq!(config.boot_timeout, Duration::from_secs(180));
     assert_eq!(config.guest.cmdline, "console=ttyS0 quiet");
     assert_eq!(config.run_dir, Path::new("/run/cella"));

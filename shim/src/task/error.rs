@@ -155,7 +155,8 @@ impl TaskError {
         ttrpc::Error::RpcStatus(ttrpc::get_status(self.code(), self.message()))
     }
 
-    fn code(&self) -> Code {
+    /// The gRPC code of the answer.
+    pub fn code(&self) -> Code {
         match self {
             // The agent's own verdict.
             Self::Agent(AgentError::Refused { code, .. }) => *code,

@@ -62,6 +62,7 @@ impl Publisher {
     /// Queues an event. Never waits; with a full queue the event is lost, which is logged.
     pub fn publish(&self, event: impl Event) {
         let topic = event.topic();
+        crate::metrics::global().task_event(&topic);
         let mut envelope = Envelope::new();
         envelope.set_timestamp(super::timestamp(std::time::SystemTime::now()));
         envelope.set_namespace(self.namespace.clone());

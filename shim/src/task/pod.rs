@@ -30,6 +30,7 @@ use crate::agent::ExitInfo;
 use crate::bundle::{Bundle, Role};
 use crate::container_spec::{images, translate};
 use crate::logging::Verbosity;
+use crate::metrics;
 use crate::process::Spawner;
 use crate::vm::{State, Vm};
 
@@ -267,6 +268,7 @@ impl Pod {
             }
         };
         let container = Container::new(&req.id, &req.bundle, kind, vm.qemu_pid(), stdio, io);
+        metrics::global().container_created(bundle.container_name());
         Ok(Arc::new(container.with_stdin(stdin)))
     }
 

@@ -14,12 +14,13 @@ use tokio::time::{Instant, sleep, timeout};
 use super::console::ConsoleLog;
 use super::machine::Machine;
 use super::programs::{Paths, backend_program, launch, platform_program, text};
-use super::rundir::{RunDir, RunDirError, RunDirKey};
+use super::rundir::{About, PodName, RunDir, RunDirError, RunDirKey};
 use super::supervisor::Supervisor;
 use super::{Death, State, Vm};
 use crate::agent::{Agent, AgentError, Hello};
 use crate::config::{Config, SimPrograms, Tee};
 use crate::initdata::{CarryError, Initdata};
+use crate::metrics::{self, ServerError, VmFacts};
 use crate::ports::PortForward;
 use crate::process::{Child, Program, SpawnError, Spawner};
 use crate::qemu::Vsock;
@@ -42,6 +43,8 @@ pub struct LaunchRequest<'a> {
     pub config: &'a Config,
     /// Names the run directory.
     pub key: RunDirKey,
+    /// Whose VM it is, for people.
+    pub pod: PodName,
     /// Where the link to the run directory goes.
     pub bundle: &'a Path,
     /// The pod's initdata.
@@ -73,6 +76,9 @@ pub enum LaunchError {
         #[source]
         source: io::Error,
     },
+    /// The socket for metrics.
+    #[error("preparing the VM's metrics")]
+    Metrics(#[from] ServerError),
     /// No address for the guest.
     #[error("no random bytes for the guest's vsock address")]
     Random,
@@ -172,6 +178,9 @@ impl Up {
 async fn bring_up(machine: &mut Machine, request: &LaunchRequest<'_>, log: &Logger) -> Result<Up, LaunchError> {
     let started = Instant::now();
     let config = request.config;
+    machine.run_dir.describe(about(request))?;
+    let metrics = metrics::Server::start(machine.run_dir.path(), metrics::global(), facts(config), log.clone())?;
+    let metrics = machine.metrics.insert(metrics).handle();
     let initdata_path = machine.run_dir.file("initdata.img");
     request.initdata.write_device(&initdata_path)?;
 
@@ -184,6 +193,7 @@ async fn bring_up(machine: &mut Machine, request: &LaunchRequest<'_>, log: &Logg
         Tee::Sim(programs) => start_helpers(machine, request, programs, &pid_file, log).await?,
         Tee::Snp => {
             let cid = GuestCid::random().map_err(|_| LaunchError::Random)?;
+            machine.run_dir.note_cid(cid)?;
             (
                 Vsock::Vhost { cid },
                 Arc::new(KernelVsock::new(cid)) as Arc<dyn Transport>,
@@ -206,6 +216,7 @@ async fn bring_up(machine: &mut Machine, request: &LaunchRequest<'_>, log: &Logg
     let qemu = start(machine, request, &program, log).await?;
     let qemu_pid = qemu.identity().pid.unsigned_abs();
     machine.qemu = Some(qemu);
+    metrics.qemu(qemu_pid);
 
     let console_log =
         ConsoleLog::create(machine.run_dir.path(), config.console_log_bytes).map_err(|source| LaunchError::Io {
@@ -223,6 +234,8 @@ async fn bring_up(machine: &mut Machine, request: &LaunchRequest<'_>, log: &Logg
     if hello.initdata_digest != request.initdata.sha256 {
         return Err(LaunchError::OtherInitdata);
     }
+    metrics.agent(agent.clone());
+    machine.run_dir.note_ready()?;
     info!(log, "the agent is ready"; "version" => hello.version, "qemu-pid" => qemu_pid,
         "initdata" => hex::encode(hello.initdata_digest), "boot-ms" => started.elapsed().as_millis());
     Ok(Up {
@@ -232,6 +245,25 @@ async fn bring_up(machine: &mut Machine, request: &LaunchRequest<'_>, log: &Logg
         events,
         qemu_pid,
     })
+}
+
+fn about(request: &LaunchRequest<'_>) -> About {
+    About {
+        pod: request.pod.clone(),
+        tee: request.config.tee.name().to_owned(),
+        vcpus: request.config.vcpus,
+        memory_mib: request.config.memory_mib,
+        ..About::now()
+    }
+}
+
+fn facts(config: &Config) -> VmFacts {
+    VmFacts {
+        tee: config.tee.name(),
+        accel: config.accel.to_string(),
+        vcpus: config.vcpus,
+        memory_mib: config.memory_mib,
+    }
 }
 
 /// The simulated platform and the vsock backend, in this order: the guest connects to the platform through the backend, which

@@ -7,6 +7,7 @@ use tokio::task::JoinHandle;
 use super::Death;
 use super::console::ConsoleTail;
 use super::rundir::{RunDir, RunDirError};
+use crate::metrics::Server;
 use crate::process::{Child, Exit};
 
 /// How long a helper may take to end by itself once QEMU is gone.
@@ -23,6 +24,7 @@ pub(super) struct Machine {
     pub(super) vsock: Option<Child>,
     pub(super) platform: Option<Child>,
     pub(super) console: Option<(ConsoleTail, JoinHandle<()>)>,
+    pub(super) metrics: Option<Server>,
     pub(super) run_dir: RunDir,
 }
 
@@ -33,6 +35,7 @@ impl Machine {
             vsock: None,
             platform: None,
             console: None,
+            metrics: None,
             run_dir,
         }
     }

@@ -7,11 +7,13 @@ use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, symlink};
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::process::Identity;
+use crate::vsock::GuestCid;
 
 /// Name of the bundle's symlink.
 const BUNDLE_LINK: &str = "cella-run-dir";
@@ -42,6 +44,50 @@ pub struct StateFile {
     pub id: String,
     /// In the order in which they were started.
     pub processes: Vec<Identity>,
+    /// For people and `cellactl ps`; nothing is decided by it.
+    #[serde(default)]
+    pub about: About,
+}
+
+/// What a state file tells people about a VM.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub struct About {
+    /// Whose VM it is.
+    pub pod: PodName,
+    /// "snp", "sim".
+    pub tee: String,
+    /// Virtual CPUs.
+    pub vcpus: u32,
+    /// Guest memory.
+    pub memory_mib: u32,
+    /// When the launch began, in seconds since 1970.
+    pub created_unix_s: u64,
+    /// The guest's vsock address; none where the vsock is the socket `vsock` beside this file.
+    pub cid: Option<u32>,
+    /// Whether the agent has answered.
+    pub ready: bool,
+}
+
+/// CRI's name of a pod; empty for a lone container.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub struct PodName {
+    /// Kubernetes' namespace, not containerd's.
+    pub namespace: String,
+    /// The pod's name.
+    pub name: String,
+}
+
+impl About {
+    /// Of a launch that begins now.
+    pub fn now() -> Self {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self {
+            created_unix_s: since.as_secs(),
+            ..Self::default()
+        }
+    }
 }
 
 /// The directory and what was written about it.
@@ -129,6 +175,7 @@ impl RunDir {
             namespace: key.namespace.clone(),
             id: key.id.clone(),
             processes: Vec::new(),
+            about: About::default(),
         };
         // From here on a failure removes what was made.
         let dir = Self { path, link, state };
@@ -146,6 +193,33 @@ impl RunDir {
     /// A file in the directory.
     pub fn file(&self, name: &str) -> PathBuf {
         self.path.join(name)
+    }
+
+    /// Notes what the VM is.
+    ///
+    /// # Errors
+    /// The state file could not be written.
+    pub fn describe(&mut self, about: About) -> Result<(), RunDirError> {
+        self.state.about = about;
+        self.write_state()
+    }
+
+    /// Notes the guest's vsock address.
+    ///
+    /// # Errors
+    /// The state file could not be written.
+    pub fn note_cid(&mut self, cid: GuestCid) -> Result<(), RunDirError> {
+        self.state.about.cid = Some(cid.get());
+        self.write_state()
+    }
+
+    /// Notes that the agent has answered.
+    ///
+    /// # Errors
+    /// The state file could not be written.
+    pub fn note_ready(&mut self) -> Result<(), RunDirError> {
+        self.state.about.ready = true;
+        self.write_state()
     }
 
     /// Notes a program that was started.

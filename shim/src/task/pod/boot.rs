@@ -12,6 +12,7 @@ use super::{Pod, Slot, off_thread};
 use crate::bundle::Bundle;
 use crate::config::{Accel, Config, Tee};
 use crate::initdata::{self, Initdata};
+use crate::metrics;
 use crate::options::config_source;
 use crate::ports;
 use crate::vm::{LaunchRequest, RunDirKey, Vm, sizing};
@@ -55,6 +56,7 @@ impl Pod {
             }
         }
         let guard = BootGuard(self);
+        metrics::global().launch_begins();
         let log = &self.parts.log;
         let source = config_source(req.options.as_ref())?;
         let config = sizing::sized(off_thread(move || Config::load(&source)).await??, bundle)?;
@@ -71,6 +73,7 @@ impl Pod {
         let launch = LaunchRequest {
             config: &config,
             key,
+            pod: bundle.pod_name(),
             bundle: &bundle.dir,
             initdata: &initdata,
             forwards,
@@ -86,6 +89,7 @@ impl Pod {
             vm.stop().await;
             return Err(error);
         }
+        metrics::global().launch_ends();
         Ok((guard, vm))
     }
 }

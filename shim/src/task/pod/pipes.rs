@@ -6,6 +6,7 @@ use containerd_shim::protos::shim::shim::CreateTaskRequest;
 use super::super::error::TaskError;
 use super::Container;
 use crate::agent::{Agent, Pipes};
+use crate::metrics::{Counted, Pipe};
 use crate::vm::Vm;
 use crate::vsock::Stream;
 
@@ -17,15 +18,18 @@ pub(super) async fn attach(
     stdio: &Stdio,
     io: &IoTasks,
 ) -> Result<Option<Box<dyn Stream>>, TaskError> {
-    for (pipe, number, path) in [
-        ("stdout", pipes.stdout, &stdio.stdout),
-        ("stderr", pipes.stderr, &stdio.stderr),
+    for (pipe, counter, number, path) in [
+        ("stdout", Pipe::Stdout, pipes.stdout, &stdio.stdout),
+        ("stderr", Pipe::Stderr, pipes.stderr, &stdio.stderr),
     ] {
         if path.is_empty() {
             continue;
         }
         let attached = match number {
-            Some(number) => io.copy_to_fifo(Agent::open_pipe(vm.transport(), number).await?, path),
+            Some(number) => {
+                let stream = Agent::open_pipe(vm.transport(), number).await?;
+                io.copy_to_fifo(Counted::new(stream, counter), path)
+            }
             None => io.copy_to_fifo(tokio::io::empty(), path),
         };
         attached.map_err(|source| TaskError::Stdio {
@@ -45,7 +49,9 @@ pub(super) fn attach_stdin(container: &Container) -> Result<(), TaskError> {
     let Some(stream) = container.take_stdin() else {
         return Ok(());
     };
-    let attached = container.io().copy_from_fifo(&container.stdio().stdin, stream);
+    let attached = container
+        .io()
+        .copy_from_fifo(&container.stdio().stdin, Counted::new(stream, Pipe::Stdin));
     attached.map_err(|source| TaskError::Stdio {
         pipe: "stdin",
         source: Box::new(source),

@@ -12,6 +12,7 @@ use super::super::timestamp;
 use super::Pod;
 use super::pipes::attach_stdin;
 use crate::agent::{AgentError, ExitInfo};
+use crate::metrics;
 use crate::vm::{Outcome, Vm};
 
 /// Status of a container that could not be started; containerd's own for the unknown.
@@ -51,6 +52,7 @@ impl Pod {
                 if !container.started(publish) {
                     return Err(TaskError::Finished);
                 }
+                metrics::global().container_started();
                 info!(self.parts.log, "container started"; "container" => container.id());
                 tokio::spawn(self.clone().watch_process(vm, container));
                 Ok(pid)
@@ -160,11 +162,15 @@ impl Pod {
 
     /// Delivers what is left of the output, then tells everybody. Only the first call for a container does anything.
     async fn end(&self, container: &Container, exit: ExitInfo) {
-        match container.begin_exit() {
+        let before = container.begin_exit();
+        match before {
             None => return,
             Some(Phase::Running) => container.io().shutdown().await,
             // A process that never ran has written nothing that could be waited for.
             Some(_) => container.io().abort().await,
+        }
+        if container.kind() != Kind::Sandbox {
+            metrics::global().container_ended(exit.status, before == Some(Phase::Running));
         }
         info!(self.parts.log, "container ended"; "container" => container.id(), "status" => exit.status);
         container.finish_exit(exit, || {
