@@ -1,24 +1,20 @@
 //! From messages to the policy's and our own types. Nothing is judged here.
 
-use cella_policy::check::{ContainerRequest, RequestedMount, RequestedRlimit};
-use cella_protos::agent::{ContainerSpec, CreateContainerRequest};
+use cella_policy::{
+    VolumeKind,
+    check::{ContainerRequest, RequestedMount, RequestedRlimit},
+};
+use cella_protos::agent::{Capabilities, ContainerSpec, CreateContainerRequest, Mount, Rlimit};
 
 use crate::container::WantedPipes;
 
-/// What the policy looks at. Every field of the message that means anything is in it or in the functions below;
-/// `no_new_privileges`, masked and read-only paths are the agent's own and always on.
-pub(super) fn container_request(request: &CreateContainerRequest) -> ContainerRequest {
+/// What the policy looks at, with the kinds of the pod's volumes. Every field of the message that means anything is in it or
+/// in the functions below; the host's system call filter is taken from the message where the policy admits one.
+pub(super) fn container_request(
+    request: &CreateContainerRequest,
+    volume_kind: impl Fn(&str) -> Option<VolumeKind>,
+) -> ContainerRequest {
     let spec: &ContainerSpec = &request.spec;
-    let sets = &spec.capabilities;
-    let capabilities = [
-        &sets.bounding,
-        &sets.effective,
-        &sets.inheritable,
-        &sets.permitted,
-        &sets.ambient,
-    ]
-    .into_iter()
-    .flatten();
     ContainerRequest {
         name: request.name.clone(),
         images: request.images.clone(),
@@ -28,31 +24,57 @@ pub(super) fn container_request(request: &CreateContainerRequest) -> ContainerRe
         uid: spec.user.uid,
         gid: spec.user.gid,
         additional_gids: spec.user.additional_gids.clone(),
-        mounts: spec
-            .mounts
-            .iter()
-            .map(|mount| RequestedMount {
-                destination: mount.destination.clone(),
-                kind: mount.type_.clone(),
-            })
-            .collect(),
-        capabilities: capabilities.cloned().collect(),
-        rlimits: spec
-            .rlimits
-            .iter()
-            .map(|limit| RequestedRlimit {
-                kind: limit.type_.clone(),
-                soft: limit.soft,
-                hard: limit.hard,
-            })
-            .collect(),
+        user_name: spec.user.name.clone(),
+        mounts: spec.mounts.iter().map(|one| mount(one, &volume_kind)).collect(),
+        capabilities: capabilities(&spec.capabilities),
+        rlimits: rlimits(&spec.rlimits),
         hostname: spec.hostname.clone(),
         terminal: spec.terminal,
+        no_new_privileges: spec.no_new_privileges,
         readonly_rootfs: spec.readonly_rootfs,
+        masked_paths: spec.masked_paths.clone(),
+        readonly_paths: spec.readonly_paths.clone(),
         sysctl: spec.sysctl.clone().into_iter().collect(),
         devices: spec.devices.clone(),
         hooks: spec.hooks.clone(),
+        shared_pid: spec.shared_pid_namespace,
+        host_namespaces: spec.host_namespaces.clone(),
+        privileged: spec.privileged,
     }
+}
+
+fn mount(mount: &Mount, volume_kind: impl Fn(&str) -> Option<VolumeKind>) -> RequestedMount {
+    RequestedMount {
+        destination: mount.destination.clone(),
+        kind: mount.type_.clone(),
+        volume: mount.volume.clone(),
+        volume_kind: match mount.volume.as_str() {
+            "" => None,
+            name => volume_kind(name),
+        },
+        read_only: mount.options.iter().any(|option| option == "ro"),
+    }
+}
+
+/// The names of all five sets.
+fn capabilities(sets: &Capabilities) -> Vec<String> {
+    let sets = [
+        &sets.bounding,
+        &sets.effective,
+        &sets.inheritable,
+        &sets.permitted,
+        &sets.ambient,
+    ];
+    sets.into_iter().flatten().cloned().collect()
+}
+
+fn rlimits(limits: &[Rlimit]) -> Vec<RequestedRlimit> {
+    let one = |limit: &Rlimit| RequestedRlimit {
+        kind: limit.type_.clone(),
+        soft: limit.soft,
+        hard: limit.hard,
+    };
+    limits.iter().map(one).collect()
 }
 
 /// The pipes that are asked for.
@@ -66,7 +88,7 @@ pub(super) fn pipes(request: &CreateContainerRequest) -> WantedPipes {
 
 #[cfg(test)]
 mod tests {
-    use cella_protos::agent::{Capabilities, Mount, Rlimit, User};
+    use cella_protos::agent::User;
     use protobuf::MessageField;
 
     use super::*;
@@ -81,11 +103,14 @@ mod tests {
                 uid: 1,
                 gid: 2,
                 additional_gids: vec![3],
+                name: "u".into(),
                 ..Default::default()
             }),
             mounts: vec![Mount {
                 destination: "/m".into(),
                 type_: "bind".into(),
+                volume: "v".into(),
+                options: vec!["rbind".into(), "ro".into()],
                 ..Default::default()
             }],
             capabilities: MessageField::some(Capabilities {
@@ -103,7 +128,13 @@ mod tests {
                 ..Default::default()
             }],
             hostname: "h".into(),
+            no_new_privileges: true,
             readonly_rootfs: true,
+            masked_paths: vec!["/masked".into()],
+            readonly_paths: vec!["/read".into()],
+            shared_pid_namespace: true,
+            host_namespaces: vec!["network".into()],
+            privileged: true,
             terminal: true,
             sysctl: [("k".to_owned(), "v".to_owned())].into(),
             devices: vec!["/dev/x".into()],
@@ -125,9 +156,13 @@ mod tests {
             uid: 1,
             gid: 2,
             additional_gids: vec![3],
+            user_name: "u".into(),
             mounts: vec![RequestedMount {
                 destination: "/m".into(),
                 kind: "bind".into(),
+                volume: "v".into(),
+                volume_kind: Some(VolumeKind::Secret),
+                read_only: true,
             }],
             capabilities: ["A", "B", "C", "D", "E"].map(str::to_owned).to_vec(),
             rlimits: vec![RequestedRlimit {
@@ -137,18 +172,25 @@ mod tests {
             }],
             hostname: "h".into(),
             terminal: true,
+            no_new_privileges: true,
             readonly_rootfs: true,
+            masked_paths: vec!["/masked".into()],
+            readonly_paths: vec!["/read".into()],
+            shared_pid: true,
+            host_namespaces: vec!["network".into()],
+            privileged: true,
             sysctl: [("k".to_owned(), "v".to_owned())].into(),
             devices: vec!["/dev/x".into()],
             hooks: vec!["/hook".into()],
         };
-        assert_eq!(container_request(&request), expected);
+        let kinds = |name: &str| (name == "v").then_some(VolumeKind::Secret);
+        assert_eq!(container_request(&request, kinds), expected);
     }
 
     #[test]
     fn a_request_without_a_specification_is_empty() {
         assert_eq!(
-            container_request(&CreateContainerRequest::new()),
+            container_request(&CreateContainerRequest::new(), |_| None),
             ContainerRequest::default()
         );
     }

@@ -168,6 +168,7 @@ mod tests {
     fn denials_are_permission_denied_and_say_what() {
         let denial = Denial::UnknownImage {
             image: "sha256:00".into(),
+            allowed: "sha256:11".into(),
         };
         let ttrpc::Error::RpcStatus(status) = ApiError::Denied(denial).into() else {
             panic!()
@@ -175,7 +176,7 @@ mod tests {
         assert_eq!(status.code(), Code::PERMISSION_DENIED);
         assert_eq!(
             status.message(),
-            "policy denies image sha256:00: no container in the policy uses it"
+            "policy denies image sha256:00: no container in the policy uses it, allowed is sha256:11"
         );
     }
 

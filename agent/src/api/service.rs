@@ -77,19 +77,23 @@ impl AgentService {
 
     fn create(&self, request: &CreateContainerRequest) -> Result<CreateContainerResponse, ApiError> {
         let id = id(&request.id)?;
-        let policy =
-            check_container(&self.boot.policy, &convert::container_request(request)).map_err(ApiError::Denied)?;
-        if request.spec.terminal {
+        // The pod has no volumes yet.
+        let asked = convert::container_request(request, |_| None);
+        let admission = check_container(&self.boot.policy, &asked).map_err(ApiError::Denied)?;
+        if admission.process.terminal {
             return Err(ApiError::Container(ContainerError::Terminal {
-                name: policy.name.clone(),
+                name: admission.policy.name.clone(),
             }));
+        }
+        if !admission.image_offered {
+            warn!(self.log, "the host offered other images: the policy's runs"; "container" => &admission.policy.name,
+                "image" => %admission.policy.image);
         }
         let numbers = self
             .containers
             .create(Creation {
                 id,
-                policy,
-                hostname: request.spec.hostname.clone(),
+                admission,
                 pipes: convert::pipes(request),
                 limits: Limits::parse(&request.spec.resources, Machine::here()).map_err(ApiError::Limits)?,
             })

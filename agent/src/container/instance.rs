@@ -6,7 +6,10 @@ use std::{
     time::SystemTime,
 };
 
-use cella_policy::ContainerPolicy;
+use cella_policy::{
+    ContainerPolicy,
+    check::{Admission, AdmittedProcess},
+};
 use slog::{info, warn};
 use tokio::sync::{oneshot, watch};
 
@@ -29,6 +32,8 @@ pub(super) struct Instance {
     setting: Arc<Setting>,
     id: ContainerId,
     policy: ContainerPolicy,
+    process: AdmittedProcess,
+    readonly_rootfs: bool,
     hostname: String,
     limits: Limits,
     numbers: StreamNumbers,
@@ -97,11 +102,17 @@ impl Instance {
     ) -> Result<(Self, StreamNumbers), ContainerError> {
         let Creation {
             id,
-            policy,
-            hostname,
+            admission,
             pipes: wanted,
             limits,
         } = creation;
+        let Admission {
+            policy,
+            process,
+            readonly_rootfs,
+            hostname,
+            ..
+        } = admission;
         setting.make_bundle(&id)?;
         let (stdio, numbers) = pipes::make(wanted, policy.stdio, &setting.streams)
             .map_err(|source| ContainerError::Pipe { id: id.clone(), source })?;
@@ -114,6 +125,8 @@ impl Instance {
                 setting,
                 id,
                 policy,
+                process,
+                readonly_rootfs,
                 hostname,
                 limits,
                 numbers,
@@ -326,6 +339,8 @@ impl Instance {
         let parts = Parts {
             id: &self.id,
             policy: &self.policy,
+            process: &self.process,
+            readonly_rootfs: self.readonly_rootfs,
             hostname: &self.hostname,
             rootfs,
             models,

@@ -1,4 +1,4 @@
-//! The guest's containers: one for each that the policy names, at most.
+//! The guest's containers: as many of each that the policy names as it allows at once.
 //!
 //! ```text
 //!           create              start             program runs            process 1 ends
@@ -28,7 +28,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use cella_policy::ContainerPolicy;
+use cella_policy::check::Admission;
 use slog::Logger;
 
 pub use cgroup::{CgroupError, CgroupRoot, CpuUse, IoUse, LimitError, Limits, Machine, MemoryUse, NetworkUse, Stats};
@@ -101,10 +101,8 @@ pub struct Containers {
 pub struct Creation<'p> {
     /// The host's name for it.
     pub id: ContainerId,
-    /// What the policy says it is.
-    pub policy: &'p ContainerPolicy,
-    /// Host name that was asked for; empty = the pod's.
-    pub hostname: String,
+    /// What the policy has made of it.
+    pub admission: Admission<'p>,
     /// Pipes that were asked for.
     pub pipes: WantedPipes,
     /// Limits that were asked for.
@@ -126,12 +124,14 @@ impl Containers {
         if instances.contains_key(&creation.id) {
             return Err(ContainerError::Exists { id: creation.id });
         }
-        if let Some(other) = instances
-            .values()
-            .find(|other| other.policy().name == creation.policy.name)
+        let policy = creation.admission.policy;
+        let mut others = instances.values().filter(|other| other.policy().name == policy.name);
+        let count = u32::try_from(others.clone().count()).unwrap_or(u32::MAX);
+        if !policy.instances.allows(|most| count < *most)
+            && let Some(other) = others.next()
         {
             return Err(ContainerError::NameTaken {
-                name: creation.policy.name.clone(),
+                name: policy.name.clone(),
                 id: other.id().clone(),
             });
         }

@@ -1,6 +1,9 @@
 //! From the policy's words to a launch plan.
 
-use cella_policy::{ContainerPolicy, Memlock, check::DEFAULT_NOFILE};
+use cella_policy::{
+    ContainerPolicy, User,
+    check::{AdmittedProcess, AdmittedUser, RequestedRlimit},
+};
 
 use super::{Cgroup, ContainerId, Setting};
 use crate::{
@@ -15,6 +18,8 @@ use crate::{
 pub(super) struct Parts<'a> {
     pub(super) id: &'a ContainerId,
     pub(super) policy: &'a ContainerPolicy,
+    pub(super) process: &'a AdmittedProcess,
+    pub(super) readonly_rootfs: bool,
     pub(super) hostname: &'a str,
     pub(super) rootfs: Rootfs,
     pub(super) models: Vec<ModelMount>,
@@ -22,11 +27,13 @@ pub(super) struct Parts<'a> {
     pub(super) cgroup: Option<&'a Cgroup>,
 }
 
-/// The plan: the policy's word on everything, the host's on the host name alone.
+/// The plan: what was admitted, and nothing else.
 pub(super) fn plan(parts: Parts<'_>, setting: &Setting) -> Result<LaunchPlan, PlanError> {
     let Parts {
         id,
         policy,
+        process,
+        readonly_rootfs,
         hostname,
         rootfs,
         models,
@@ -47,20 +54,12 @@ pub(super) fn plan(parts: Parts<'_>, setting: &Setting) -> Result<LaunchPlan, Pl
         destination: tmpfs.destination.as_str().into(),
         size_mib: tmpfs.size_mib,
     });
-    let memlock = match policy.memlock {
-        Memlock::Bytes(bytes) => bytes,
-        Memlock::Unlimited => u64::MAX,
-    };
-    let limit = |kind, value| RlimitPlan {
-        kind,
-        soft: value,
-        hard: value,
-    };
+    let user = user(&process.user, &rootfs.user)?;
     let plan = LaunchPlan {
         bundle: setting.bundle(id),
         lower_dirs: rootfs.lower_dirs,
         writable_mib: setting.writable_mib,
-        readonly_rootfs: policy.readonly_rootfs,
+        readonly_rootfs,
         mounts: model_mounts.chain(tmpfs).collect(),
         files: vec![
             ("/etc/hostname".into(), format!("{hostname}\n")),
@@ -70,18 +69,57 @@ pub(super) fn plan(parts: Parts<'_>, setting: &Setting) -> Result<LaunchPlan, Pl
         hostname: hostname.to_owned(),
         cgroup: cgroup.map(|cgroup| cgroup.path().to_owned()),
         process: ProcessPlan {
-            args: policy.args.clone(),
-            env: policy.env.clone(),
-            cwd: policy.cwd.as_str().into(),
-            uid: policy.user.uid,
-            gid: policy.user.gid,
-            additional_gids: policy.user.additional_gids.iter().copied().collect(),
-            capabilities: CapabilitySet::from_numbers(policy.capabilities.iter().map(|one| one.number())),
-            rlimits: vec![
-                limit(RlimitKind::Nofile, DEFAULT_NOFILE),
-                limit(RlimitKind::Memlock, memlock),
-            ],
+            args: process.args.clone(),
+            env: process.env.clone(),
+            cwd: process.cwd.as_str().into(),
+            uid: user.uid,
+            gid: user.gid,
+            additional_gids: user.additional_gids.iter().copied().collect(),
+            capabilities: CapabilitySet::from_numbers(process.capabilities.iter().map(|one| one.number())),
+            rlimits: process.rlimits.iter().filter_map(limit).collect(),
         },
     };
     plan.check().map(|()| plan)
+}
+
+/// Numbers as they were admitted; names are not looked up.
+fn user(admitted: &AdmittedUser, image: &str) -> Result<User, PlanError> {
+    let ids = |uid, gid, groups: &[u32]| User {
+        uid,
+        gid,
+        additional_gids: groups.iter().copied().filter(|group| *group != gid).collect(),
+    };
+    let unknown = |name: &str| PlanError::UserName(name.to_owned());
+    match admitted {
+        AdmittedUser::Ids(user) => Ok(user.clone()),
+        AdmittedUser::Host {
+            uid,
+            gid,
+            additional_gids,
+            name,
+        } if name.is_empty() => Ok(ids(*uid, *gid, additional_gids)),
+        AdmittedUser::Host { name, .. } => Err(unknown(name)),
+        AdmittedUser::Image if image.is_empty() => Ok(ids(0, 0, &[])),
+        AdmittedUser::Image => {
+            let (uid, gid) = image.split_once(':').unwrap_or((image, "0"));
+            match (uid.parse(), gid.parse()) {
+                (Ok(uid), Ok(gid)) => Ok(ids(uid, gid, &[])),
+                _ => Err(unknown(image)),
+            }
+        }
+    }
+}
+
+/// The limits that the launcher sets.
+fn limit(admitted: &RequestedRlimit) -> Option<RlimitPlan> {
+    let kind = match admitted.kind.as_str() {
+        "RLIMIT_NOFILE" => RlimitKind::Nofile,
+        "RLIMIT_MEMLOCK" => RlimitKind::Memlock,
+        _ => return None,
+    };
+    Some(RlimitPlan {
+        kind,
+        soft: admitted.soft,
+        hard: admitted.hard,
+    })
 }

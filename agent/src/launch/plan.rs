@@ -149,6 +149,9 @@ pub enum PlanError {
     /// There is no root.
     #[error("the image has no layer")]
     NoLayers,
+    /// A user that only the image's files know.
+    #[error("the user {0:?} is a name, and names are not looked up")]
+    UserName(String),
     /// An argument or variable cannot be handed to a program.
     #[error("an argument or environment variable contains a NUL byte")]
     Nul,

@@ -102,14 +102,14 @@ impl Attested {
 }
 
 /// Attests once and fetches every key that the policy names, each once, in one session. A policy without keys needs no
-/// attestation: nothing is released to it.
+/// attestation, and no broker: nothing is released to it, its images are plain, and `Status` has no evidence to show.
 ///
 /// Takes at most what [`KbsClient`]'s own deadlines add up to.
 pub(crate) async fn fetch(init: &BootInfo, stages: &StageLog, attested: &Attested) -> Result<Keyring, WorkloadError> {
-    if init.policy.key_ids().is_empty() {
+    // The policy does not validate with a key and without a broker.
+    let Some(kbs) = init.policy.kbs().filter(|_| !init.policy.key_ids().is_empty()) else {
         return Ok(Keyring::empty());
-    }
-    let kbs = init.policy.kbs();
+    };
     match client(&kbs.url.to_string(), kbs.ca.as_str()) {
         Ok(http) => fetch_over(http, init, stages, attested).await,
         Err(error) => {

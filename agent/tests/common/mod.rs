@@ -20,7 +20,10 @@ use cella_agent::{
     stream::Streams,
     workload::{ModelMount, Rootfs, WorkloadError},
 };
-use cella_policy::Policy;
+use cella_policy::{
+    Policy, UserPolicy,
+    check::{Admission, ContainerRequest, check_container},
+};
 use slog::Logger;
 use tempfile::TempDir;
 use tokio::{
@@ -93,8 +96,7 @@ impl Machine {
     pub fn create(&self, policy: &Policy) -> Result<StreamNumbers, ContainerError> {
         self.containers.create(Creation {
             id: id(),
-            policy: &policy.containers()[0],
-            hostname: "pod-1".into(),
+            admission: admission(policy),
             pipes: WantedPipes {
                 stdin: true,
                 stdout: true,
@@ -165,6 +167,26 @@ pub fn policy(args: &[&str], changes: &[(&str, &str)]) -> Policy {
     Policy::parse(&text).unwrap()
 }
 
+/// What the policy makes of a host that asks for exactly its first container.
+pub fn admission(policy: &Policy) -> Admission<'_> {
+    let container = &policy.containers()[0];
+    let UserPolicy::Ids(user) = &container.user else {
+        panic!("the policy has numbers")
+    };
+    let request = ContainerRequest {
+        name: container.name.clone(),
+        args: container.args.only().unwrap().clone(),
+        env: container.env.clone(),
+        cwd: container.cwd.only().unwrap().to_string(),
+        uid: user.uid,
+        gid: user.gid,
+        additional_gids: user.additional_gids.iter().copied().collect(),
+        hostname: container.hostname.clone().unwrap_or("pod-1".into()),
+        ..Default::default()
+    };
+    check_container(policy, &request).unwrap()
+}
+
 pub fn script(script: &str) -> Policy {
     policy(&["/bin/sh", "-c", script], &[])
 }
@@ -178,6 +200,7 @@ impl Supply for HostFiles {
     async fn image(&self, _: &str) -> Result<Rootfs, WorkloadError> {
         Ok(Rootfs {
             lower_dirs: vec!["/".into()],
+            user: String::new(),
         })
     }
 

@@ -26,8 +26,9 @@ pub(crate) enum PolicyCommand {
     /// Write initdata with the policy for a workload: tags become digests, sizes and keys come from the manifests.
     #[command(alias = "new")]
     Write(WriteArgs),
-    /// Say in plain words what an initdata document allows.
-    Show(DocumentArgs),
+    /// Say in plain words what an initdata document, or a policy (cella.toml), allows and what it leaves to the host.
+    #[command(alias = "show")]
+    Explain(DocumentArgs),
     /// Print the SHA-256 of a document, hexadecimal: what a key's rule names and HOST_DATA holds.
     Digest(DocumentArgs),
     /// Print a document as the value of io.katacontainers.config.hypervisor.cc_init_data.
@@ -69,10 +70,7 @@ pub(crate) struct DocumentArgs {
 pub(crate) async fn run(command: PolicyCommand) -> Result<String, PolicyCommandError> {
     match command {
         PolicyCommand::Write(args) => write(args).await,
-        PolicyCommand::Show(args) => {
-            let (document, initdata) = read(&args)?;
-            Ok(words::describe(&initdata.policy, &document))
-        }
+        PolicyCommand::Explain(args) => explain(&args),
         PolicyCommand::Digest(args) => {
             let (document, _) = read(&args)?;
             Ok(format!("{}\n", hex::encode(initdata::digests(&document).sha256)))
@@ -86,8 +84,11 @@ pub(crate) async fn run(command: PolicyCommand) -> Result<String, PolicyCommandE
 
 async fn write(args: WriteArgs) -> Result<String, PolicyCommandError> {
     let mut workload = WorkloadFile::parse(&args.from, &files::read_text(&args.from, MAX_TEXT)?)?;
-    workload.kbs.url = args.kbs.unwrap_or(workload.kbs.url);
-    workload.kbs.ca = args.kbs_ca.or(workload.kbs.ca);
+    if args.kbs.is_some() || args.kbs_ca.is_some() {
+        let kbs = workload.kbs.get_or_insert_default();
+        kbs.url = args.kbs.unwrap_or(std::mem::take(&mut kbs.url));
+        kbs.ca = args.kbs_ca.or(kbs.ca.take());
+    }
     let mut authorities: BTreeMap<String, PathBuf> = args.registry_ca.into_iter().collect();
     for registry in &mut workload.registry {
         registry.ca = authorities.remove(&registry.name).or(registry.ca.take());
@@ -107,7 +108,17 @@ async fn write(args: WriteArgs) -> Result<String, PolicyCommandError> {
         );
     }
     files::write(&args.out, &document)?;
-    Ok(words::describe(&policy, &document))
+    Ok(words::describe(&policy, Some(&document)))
+}
+
+/// An initdata document, or the policy alone.
+fn explain(args: &DocumentArgs) -> Result<String, PolicyCommandError> {
+    let text = files::read_text(&args.document, MAX_TEXT)?;
+    if initdata::algorithm(text.as_bytes()).is_err() && text.contains("[[container]]") {
+        return Ok(words::describe(&Policy::parse(&text)?, None));
+    }
+    let (document, initdata) = read(args)?;
+    Ok(words::describe(&initdata.policy, Some(&document)))
 }
 
 /// A document that is well-formed by its own claim. Nothing here says that any evidence binds it.

@@ -5,11 +5,11 @@ use std::collections::BTreeSet;
 use cella_oci::image::{self, ImageConfig, ImageError, MAX_CONFIG};
 use cella_oci::{Manifest, Reference, ReferenceError};
 use cella_policy::POLICY_VERSION;
-use cella_policy::file::{ContainerFile, KbsFile, ModelFile, PolicyFile, RegistryFile};
+use cella_policy::file::{Choice, ContainerFile, KbsFile, ModelFile, PolicyFile, RegistryFile};
 use cella_seal::packet::{self, PacketError};
 
 use super::runtime;
-use super::workload::{ContainerWork, ModelWork, RegistryWork, WorkloadFile};
+use super::workload::{ContainerWork, KbsWork, ModelWork, RegistryWork, WorkloadFile};
 use crate::files::{self, FileError, MAX_TEXT};
 use crate::lint::{self, Suspicion};
 use crate::model::{Facts, FactsError};
@@ -30,21 +30,26 @@ pub(super) async fn resolve(workload: &WorkloadFile) -> Result<PolicyFile, Resol
         .iter()
         .map(resolve_registry)
         .collect::<Result<_, _>>()?;
-    let ca = workload
-        .kbs
+    let kbs = workload.kbs.as_ref().map(resolve_broker).transpose()?;
+    Ok(PolicyFile {
+        version: POLICY_VERSION,
+        kbs,
+        pod: workload.pod.clone(),
+        registry,
+        container,
+        model,
+    })
+}
+
+fn resolve_broker(work: &KbsWork) -> Result<KbsFile, ResolveError> {
+    let ca = work
         .ca
         .as_deref()
         .map(|path| files::read_text(path, MAX_TEXT))
         .transpose()?;
-    Ok(PolicyFile {
-        version: POLICY_VERSION,
-        kbs: KbsFile {
-            url: workload.kbs.url.clone(),
-            ca,
-        },
-        registry,
-        container,
-        model,
+    Ok(KbsFile {
+        url: work.url.clone(),
+        ca,
     })
 }
 
@@ -73,33 +78,37 @@ async fn resolve_container(work: &ContainerWork, registries: &[RegistryWork]) ->
         image: reference.with_digest(artifact.digest).to_string(),
         image_keys: work.image_keys.clone().unwrap_or(keys),
         require_encrypted: work.require_encrypted,
-        args: runtime::args(run, work.args.as_deref()),
-        env: runtime::env(run, &work.env, work.terminal),
+        matching: work.matching,
+        instances: work.instances.clone(),
+        args: runtime::args(run, work.args.as_ref()),
+        env: runtime::env(run, &work.env),
+        env_allow: work.env_allow.clone(),
         cwd: work.cwd.clone().unwrap_or_else(|| runtime::cwd(run)),
-        user: match &work.user {
-            Some(user) => user.clone(),
-            None => runtime::user(run).ok_or_else(|| ResolveError::User {
-                image: image(),
-                user: run.user.clone(),
-            })?,
-        },
+        user: work.user.clone().unwrap_or_else(|| runtime::user(run)),
         capabilities: work.capabilities.clone(),
+        privileged: work.privileged,
+        new_privileges: work.new_privileges,
+        exec: work.exec.clone(),
         terminal: work.terminal,
-        readonly_rootfs: work.readonly_rootfs,
+        readonly_rootfs: work.readonly_rootfs.clone(),
         hostname: work.hostname.clone(),
         stdio: work.stdio,
         memlock_bytes: work.memlock_bytes.clone(),
+        rlimits: work.rlimits,
+        seccomp: work.seccomp,
+        masked_paths: work.masked_paths,
         signals: work.signals.clone(),
+        volumes: work.volumes,
         mount: work.mount.clone(),
         tmpfs: work.tmpfs.clone(),
+        volume: work.volume.clone(),
     };
     let what = format!("container {:?} variable", file.name);
     let mut suspicions = lint::variables(&what, &file.env, &work.allow_env);
-    suspicions.extend(lint::arguments(
-        &format!("container {:?} args", file.name),
-        &file.args,
-        &work.allow_env,
-    ));
+    if let Choice::Value(args) = &file.args {
+        let what = format!("container {:?} args", file.name);
+        suspicions.extend(lint::arguments(&what, args, &work.allow_env));
+    }
     match suspicions.into_iter().next() {
         Some(source) => Err(ResolveError::Secret { source }),
         None => Ok(file),
@@ -205,12 +214,6 @@ pub(crate) enum ResolveError {
     /// The key of a layer cannot be read.
     #[error("image {image}: the key of a layer cannot be read")]
     Packet { image: String, source: PacketError },
-    /// A user by name.
-    #[error(
-        "image {image} runs as {user:?}; the host cannot look names up: set user = {{ uid = …, gid = … }} and start the \
-         container with the same numbers"
-    )]
-    User { image: String, user: String },
     /// The policy would show a secret.
     #[error("refused: a policy is public; if it is no secret, list the variable in allow-env")]
     Secret { source: Suspicion },

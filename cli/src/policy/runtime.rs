@@ -2,34 +2,31 @@
 //! into the OCI specification, or the guest refuses the container.
 
 use cella_oci::image::RunConfig;
-use cella_policy::file::UserFile;
+use cella_policy::file::{Choice, UserFile};
 
 /// Arguments: those given, else entry point and default arguments.
-pub(super) fn args(image: &RunConfig, given: Option<&[String]>) -> Vec<String> {
+pub(super) fn args(image: &RunConfig, given: Option<&Choice<Vec<String>>>) -> Choice<Vec<String>> {
     match given {
-        Some(args) => args.to_vec(),
-        None => image.entrypoint.iter().chain(&image.cmd).cloned().collect(),
+        Some(args) => args.clone(),
+        None => Choice::Value(image.entrypoint.iter().chain(&image.cmd).cloned().collect()),
     }
 }
 
-/// Environment: the image's, or containerd's search path where the image has none at all, with `more` over it; and the
-/// variable that comes with a terminal.
-pub(super) fn env(image: &RunConfig, more: &[String], terminal: bool) -> Vec<String> {
+/// Environment: the image's, or containerd's search path where the image has none at all, with `more` over it. The
+/// variable that comes with a terminal is the guest's business.
+pub(super) fn env(image: &RunConfig, more: &[String]) -> Vec<String> {
     let default_path = [DEFAULT_PATH.to_owned()];
     let base: &[String] = if image.env.is_empty() {
         &default_path
     } else {
         &image.env
     };
-    let mut env: Vec<String> = Vec::with_capacity(base.len() + more.len() + 1);
+    let mut env: Vec<String> = Vec::with_capacity(base.len() + more.len());
     for pair in base.iter().chain(more) {
         match env.iter_mut().find(|known| name(known) == name(pair)) {
             Some(known) => known.clone_from(pair),
             None => env.push(pair.clone()),
         }
-    }
-    if terminal && !env.iter().any(|known| name(known) == name(TERMINAL_TYPE)) {
-        env.push(TERMINAL_TYPE.to_owned());
     }
     env
 }
@@ -43,12 +40,15 @@ pub(super) fn cwd(image: &RunConfig) -> String {
     }
 }
 
-/// User: the image's, by number. Names are `None`: the host has no file system of the image to look them up in.
-pub(super) fn user(image: &RunConfig) -> Option<UserFile> {
+/// User: the image's. By number where it has one, and then the host must ask for the same; else the guest looks the name
+/// up in the image's own files, which the host does not have.
+pub(super) fn user(image: &RunConfig) -> Choice<UserFile> {
     if image.user.is_empty() {
-        Some(UserFile::default())
-    } else {
-        numeric_user(&image.user)
+        return Choice::default();
+    }
+    match numeric_user(&image.user) {
+        Some(user) => Choice::Value(user),
+        None => Choice::Word("image".to_owned()),
     }
 }
 
@@ -74,8 +74,6 @@ fn name(pair: &str) -> &str {
 }
 
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-/// What `--tty` adds.
-const TERMINAL_TYPE: &str = "TERM=xterm";
 /// containerd's: beyond it a number is taken for a name.
 const MAX_ID: u32 = i32::MAX.unsigned_abs();
 
@@ -98,39 +96,36 @@ mod tests {
 
     #[test]
     fn arguments_replace_the_whole_command_line() {
-        assert_eq!(args(&image(), None), ["/x", "-y"]);
-        assert_eq!(args(&image(), Some(&strings(&["/z"]))), ["/z"]);
+        assert_eq!(args(&image(), None), Choice::Value(strings(&["/x", "-y"])));
+        let given = Choice::Value(strings(&["/z"]));
+        assert_eq!(args(&image(), Some(&given)), given);
+        assert_eq!(args(&image(), Some(&Choice::any())), Choice::any());
     }
 
     #[test]
     fn variables_override_in_place() {
-        assert_eq!(env(&image(), &[], false), ["A=1", "B=2"]);
-        assert_eq!(env(&image(), &strings(&["C=3", "A=4"]), false), ["A=4", "B=2", "C=3"]);
-        assert_eq!(
-            env(&RunConfig::default(), &strings(&["A=1"]), false),
-            [DEFAULT_PATH, "A=1"]
-        );
-        assert_eq!(env(&RunConfig::default(), &strings(&["PATH=/x"]), false), ["PATH=/x"]);
+        assert_eq!(env(&image(), &[]), ["A=1", "B=2"]);
+        assert_eq!(env(&image(), &strings(&["C=3", "A=4"])), ["A=4", "B=2", "C=3"]);
+        assert_eq!(env(&RunConfig::default(), &strings(&["A=1"])), [DEFAULT_PATH, "A=1"]);
+        assert_eq!(env(&RunConfig::default(), &strings(&["PATH=/x"])), ["PATH=/x"]);
     }
 
     #[test]
-    fn a_terminal_has_a_type() {
-        assert_eq!(env(&image(), &[], true), ["A=1", "B=2", "TERM=xterm"]);
-        assert_eq!(
-            env(&image(), &strings(&["TERM=vt100"]), true),
-            ["A=1", "B=2", "TERM=vt100"]
-        );
-    }
-
-    #[test]
-    fn users_are_numbers() {
+    fn users_are_numbers_or_the_images_own() {
         let ids = |text: &str| numeric_user(text).map(|user| (user.uid, user.gid));
         assert_eq!(ids("65534:65534"), Some((65534, 65534)));
         assert_eq!(ids("1000"), Some((1000, 0)));
         for bad in ["nobody", "1000:users", "", ":", "1:", "+1", "2147483648", "1:2:3"] {
             assert_eq!(ids(bad), None, "{bad}");
         }
-        assert_eq!(user(&RunConfig::default()), Some(UserFile::default()));
+        assert_eq!(user(&RunConfig::default()), Choice::Value(UserFile::default()));
+        for named in ["nobody", "1000:users"] {
+            let image = RunConfig {
+                user: named.to_owned(),
+                ..image()
+            };
+            assert_eq!(user(&image), Choice::Word("image".to_owned()));
+        }
         assert_eq!(cwd(&RunConfig::default()), "/");
     }
 }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use cella_policy::Stdio;
+use cella_policy::{Rule, Stdio, User, UserPolicy};
 use clap::Parser as _;
 
 use super::*;
@@ -121,13 +121,17 @@ async fn a_workload_becomes_the_policy_that_containerd_will_match() {
     let said = desk.write(&desk.workload()).await.unwrap();
     let policy = desk.policy();
     let server = policy.container("server").unwrap();
-    assert_eq!(server.args, ["/server", "-m"]);
+    assert_eq!(server.args.only().unwrap(), &["/server", "-m"]);
     assert_eq!(server.env, ["A=b", "C=d"]);
-    assert_eq!(
-        (server.cwd.as_str(), server.user.uid, server.user.gid),
-        ("/work", 65534, 65534)
-    );
-    assert!(server.require_encrypted && server.readonly_rootfs);
+    assert_eq!(server.cwd.only().unwrap().as_str(), "/work");
+    let ids = User {
+        uid: 65534,
+        gid: 65534,
+        additional_gids: [].into(),
+    };
+    assert_eq!(server.user, UserPolicy::Ids(ids));
+    assert!(server.require_encrypted);
+    assert_eq!(server.readonly_rootfs, Rule::Only(true));
     assert_eq!(server.stdio, Stdio::Allow);
     assert_eq!(server.image_keys[0].as_str(), "kbs:///demo/image-kek/1");
     let model = policy.model("models/demo").unwrap();
@@ -136,7 +140,7 @@ async fn a_workload_becomes_the_policy_that_containerd_will_match() {
         (3, fs::metadata(desk.path("model.gguf")).unwrap().len())
     );
     assert_eq!(model.keys[0].as_str(), "kbs:///demo/model-kek/1");
-    assert_eq!(policy.kbs().ca.as_str(), CA);
+    assert_eq!(policy.kbs().unwrap().ca.as_str(), CA);
 
     let document = fs::read(desk.path("initdata.toml")).unwrap();
     let digest = hex::encode(initdata::digests(&document).sha256);
@@ -243,7 +247,7 @@ async fn flags_replace_what_the_file_says() {
     let line =
         "policy write --from {}/workload.toml --kbs https://kbs.example --kbs-ca {}/other.pem --out {}/initdata.toml";
     desk.run(line).await.unwrap();
-    assert_eq!(desk.policy().kbs().url.to_string(), "https://kbs.example:443");
+    assert_eq!(desk.policy().kbs().unwrap().url.to_string(), "https://kbs.example:443");
     let unknown = format!("{line} --registry-ca other=x");
     assert!(
         desk.run(&unknown)

@@ -2,14 +2,20 @@
 
 use std::path::{Path, PathBuf};
 
-use cella_policy::file::{MemlockFile, MountFile, SignalsFile, StdioFile, TmpfsFile, UserFile};
+use cella_policy::file::{
+    Choice, MaskedPathsFile, MatchFile, MountFile, PodFile, RlimitsFile, SeccompFile, StdioFile, TmpfsFile, UserFile,
+    VolumeFile, VolumesFile,
+};
 use serde::Deserialize;
 
 /// The whole file. Unknown keys are refused by name.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct WorkloadFile {
-    pub(super) kbs: KbsWork,
+    /// Mandatory when a key is named.
+    pub(super) kbs: Option<KbsWork>,
+    #[serde(default)]
+    pub(super) pod: PodFile,
     #[serde(default)]
     pub(super) registry: Vec<RegistryWork>,
     #[serde(default)]
@@ -19,7 +25,7 @@ pub(super) struct WorkloadFile {
 }
 
 /// `[kbs]`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct KbsWork {
     /// As the guest reaches it.
@@ -54,36 +60,59 @@ pub(super) struct ContainerWork {
     pub(super) image_keys: Option<Vec<String>>,
     /// Default: true if any layer is encrypted; then all must be.
     pub(super) require_encrypted: Option<bool>,
-    /// The whole command line. Default: the image's entry point and arguments.
-    pub(super) args: Option<Vec<String>>,
+    #[serde(default, rename = "match")]
+    pub(super) matching: MatchFile,
+    #[serde(default = "one")]
+    pub(super) instances: Choice<u32>,
+    /// The whole command line, or any. Default: the image's entry point and arguments.
+    pub(super) args: Option<Choice<Vec<String>>>,
     /// Further variables, or other values for the image's: `NAME=value`.
     #[serde(default)]
     pub(super) env: Vec<String>,
     /// Variables that look like secrets and are none.
     #[serde(default)]
     pub(super) allow_env: Vec<String>,
+    /// Variables whose values the host chooses.
+    #[serde(default)]
+    pub(super) env_allow: Vec<String>,
     /// Default: the image's, or `/`.
     pub(super) cwd: Option<String>,
-    /// Default: the image's.
-    pub(super) user: Option<UserFile>,
+    /// Default: the image's: by number if it is one, else `"image"`.
+    pub(super) user: Option<Choice<UserFile>>,
     #[serde(default)]
-    pub(super) capabilities: Vec<String>,
+    pub(super) capabilities: Choice<Vec<String>>,
+    #[serde(default)]
+    pub(super) privileged: bool,
+    #[serde(default)]
+    pub(super) new_privileges: bool,
+    #[serde(default)]
+    pub(super) exec: Choice<Vec<Vec<String>>>,
     #[serde(default)]
     pub(super) terminal: bool,
-    #[serde(default = "yes")]
-    pub(super) readonly_rootfs: bool,
+    #[serde(default = "read_only")]
+    pub(super) readonly_rootfs: Choice<bool>,
     #[serde(default)]
     pub(super) hostname: String,
     #[serde(default)]
     pub(super) stdio: StdioFile,
     #[serde(default)]
-    pub(super) memlock_bytes: MemlockFile,
+    pub(super) memlock_bytes: Choice<u64>,
     #[serde(default)]
-    pub(super) signals: SignalsFile,
+    pub(super) rlimits: RlimitsFile,
+    #[serde(default)]
+    pub(super) seccomp: SeccompFile,
+    #[serde(default)]
+    pub(super) masked_paths: MaskedPathsFile,
+    #[serde(default = "Choice::any")]
+    pub(super) signals: Choice<Vec<String>>,
+    #[serde(default)]
+    pub(super) volumes: VolumesFile,
     #[serde(default)]
     pub(super) mount: Vec<MountFile>,
     #[serde(default)]
     pub(super) tmpfs: Vec<TmpfsFile>,
+    #[serde(default)]
+    pub(super) volume: Vec<VolumeFile>,
 }
 
 /// `[[model]]`: everything but the artifact is read from its manifest; what is given here must agree with it.
@@ -107,7 +136,8 @@ impl WorkloadFile {
         let mut workload: Self = toml::from_str(text).map_err(failed)?;
         let beside = crate::files::parent(file);
         let authorities = workload.registry.iter_mut().map(|registry| &mut registry.ca);
-        for path in authorities.chain([&mut workload.kbs.ca]).flatten() {
+        let broker = workload.kbs.as_mut().map(|kbs| &mut kbs.ca);
+        for path in authorities.chain(broker).flatten() {
             *path = beside.join(&*path);
         }
         Ok(workload)
@@ -122,6 +152,10 @@ pub(crate) struct WorkloadError {
     source: Box<toml::de::Error>,
 }
 
-const fn yes() -> bool {
-    true
+const fn one() -> Choice<u32> {
+    Choice::Value(1)
+}
+
+const fn read_only() -> Choice<bool> {
+    Choice::Value(true)
 }

@@ -6,6 +6,7 @@ use crate::capability::CapabilityError;
 use crate::names::NameError;
 use crate::pem::PemError;
 use crate::signal::SignalError;
+use crate::volume::VolumeKindError;
 
 /// Why a text is no policy. Every variant says where; messages hold nothing but the policy's own text, which is public.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -55,6 +56,12 @@ pub enum PolicyError {
         /// Where.
         place: Place,
     },
+    /// A key is named, and nobody who could release it.
+    #[error("policy: key {key} is named, but there is no [kbs] to ask for it")]
+    NoBroker {
+        /// The first such key.
+        key: String,
+    },
     /// The key broker must be spoken to with TLS.
     #[error("policy, {place}: plain http is refused, keys travel over https only")]
     PlainHttp {
@@ -76,6 +83,14 @@ pub enum PolicyError {
         place: Place,
         /// What is wrong.
         error: SignalError,
+    },
+    /// No such kind of volume.
+    #[error("policy, {place}: {error}")]
+    Volume {
+        /// Where.
+        place: Place,
+        /// What is wrong.
+        error: VolumeKindError,
     },
     /// Two entries that must differ do not.
     #[error("policy, {place}: {what} {name:?} appears twice")]
@@ -162,6 +177,11 @@ impl Place {
     /// The same place, at an index of a list.
     pub(crate) fn at(&self, field: &str, index: usize) -> Self {
         Self(format!("{} {field}[{index}]", self.0))
+    }
+
+    /// An entry of the list that this place is.
+    pub(crate) fn index(&self, index: usize) -> Self {
+        Self(format!("{}[{index}]", self.0))
     }
 }
 

@@ -5,14 +5,20 @@
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::choice::Choice;
+
 /// The whole file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct PolicyFile {
     /// Always [`crate::POLICY_VERSION`].
     pub version: u64,
-    /// The key broker.
-    pub kbs: KbsFile,
+    /// The key broker. Mandatory when any key is named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kbs: Option<KbsFile>,
+    /// What the pod as a whole may have.
+    #[serde(default)]
+    pub pod: PodFile,
     /// Registries by the name that references use.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub registry: Vec<RegistryFile>,
@@ -35,6 +41,21 @@ pub struct KbsFile {
     pub ca: Option<String>,
 }
 
+/// `[pod]`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct PodFile {
+    /// Kernel parameters that the host may set: `net.ipv4.tcp_syncookies`, `net.*`. Default none.
+    #[serde(default)]
+    pub sysctl: Vec<String>,
+    /// `"any"` or TCP ports that the host may connect to through the agent. Default none.
+    #[serde(default)]
+    pub forward_ports: Choice<Vec<u16>>,
+    /// Whether containers may share one process namespace. Default false.
+    #[serde(default)]
+    pub share_process_namespace: bool,
+}
+
 /// `[[registry]]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
@@ -55,6 +76,9 @@ pub struct RegistryFile {
 pub struct ContainerFile {
     /// Unique in the policy.
     pub name: String,
+    /// `name` or `image`: how the host's wish finds this entry. Default `name`.
+    #[serde(default, rename = "match")]
+    pub matching: MatchFile,
     /// `registry/repository@sha256:…`.
     pub image: String,
     /// Keys that may decrypt this image's layers. Empty: plain layers only.
@@ -63,23 +87,41 @@ pub struct ContainerFile {
     /// Whether every layer must be encrypted. Default: true when `image-keys` is not empty.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub require_encrypted: Option<bool>,
-    /// The process's arguments, exactly.
-    pub args: Vec<String>,
+    /// How many of it may be there at once, or `"any"`. Default 1.
+    #[serde(default = "one")]
+    pub instances: Choice<u32>,
+    /// The process's arguments, exactly, or `"any"`.
+    pub args: Choice<Vec<String>>,
     /// The process's environment, exactly; order is free.
     #[serde(default)]
     pub env: Vec<String>,
-    /// Working directory. Default `/`.
+    /// Further variables whose values the host chooses: `NAME`, `PREFIX_*`, `*`. Default none.
+    #[serde(default)]
+    pub env_allow: Vec<String>,
+    /// Working directory, or `"any"`. Default `/`.
     #[serde(default = "root")]
     pub cwd: String,
-    /// Upper bound and exact grant of capabilities. Default none.
+    /// User and groups, or `"image"`, or `"any"`. Default 0.
     #[serde(default)]
-    pub capabilities: Vec<String>,
+    pub user: Choice<UserFile>,
+    /// Upper bound and exact grant of capabilities, or `"any"`. Default none.
+    #[serde(default)]
+    pub capabilities: Choice<Vec<String>>,
+    /// Whether the host may ask for every power within the guest. Default false.
+    #[serde(default)]
+    pub privileged: bool,
+    /// Whether programs may gain privileges (set-user-id) where the host does not forbid it. Default false.
+    #[serde(default)]
+    pub new_privileges: bool,
+    /// Command lines that the host may run in it, or `"any"`. Default none.
+    #[serde(default)]
+    pub exec: Choice<Vec<Vec<String>>>,
     /// Whether the host may ask for a terminal. Default false.
     #[serde(default)]
     pub terminal: bool,
-    /// Whether the root file system is read-only. Default true.
-    #[serde(default = "yes")]
-    pub readonly_rootfs: bool,
+    /// Whether the root file system is read-only, or `"any"`: as the host asks. Default true.
+    #[serde(default = "read_only")]
+    pub readonly_rootfs: Choice<bool>,
     /// Host name, exactly; empty = any valid one. Default empty.
     #[serde(default)]
     pub hostname: String,
@@ -88,19 +130,86 @@ pub struct ContainerFile {
     pub stdio: StdioFile,
     /// RLIMIT_MEMLOCK in bytes, or `"unlimited"`. Default 0.
     #[serde(default)]
-    pub memlock_bytes: MemlockFile,
+    pub memlock_bytes: Choice<u64>,
+    /// `named` or `any`: which resource limits the host may set. Default `named`.
+    #[serde(default)]
+    pub rlimits: RlimitsFile,
+    /// `agent` or `host`: whether the host's system call filter is put on top of the agent's. Default `agent`.
+    #[serde(default)]
+    pub seccomp: SeccompFile,
+    /// `agent` or `any`: who says which paths are masked or read-only. Default `agent`.
+    #[serde(default)]
+    pub masked_paths: MaskedPathsFile,
     /// `"any"` or a list of names. Default `"any"`. SIGKILL is always allowed.
+    #[serde(default = "Choice::any")]
+    pub signals: Choice<Vec<String>>,
+    /// `named` or `any`: which volumes the host may mount. Default `named`: those of `volume`.
     #[serde(default)]
-    pub signals: SignalsFile,
-    /// User and groups. Default 0.
-    #[serde(default)]
-    pub user: UserFile,
+    pub volumes: VolumesFile,
     /// Models that the agent mounts, read-only.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub mount: Vec<MountFile>,
     /// Empty memory file systems that the agent mounts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tmpfs: Vec<TmpfsFile>,
+    /// Volumes that the host may mount.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volume: Vec<VolumeFile>,
+}
+
+/// `match`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MatchFile {
+    /// By name; by image only where the host gives no name.
+    #[default]
+    Name,
+    /// Also by image under a name that the policy does not have.
+    Image,
+}
+
+/// `rlimits`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RlimitsFile {
+    /// Those of the policy and containerd's default.
+    #[default]
+    Named,
+    /// All of them.
+    Any,
+}
+
+/// `volumes`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum VolumesFile {
+    /// Those of `[[container.volume]]`.
+    #[default]
+    Named,
+    /// Every one that the agent can make.
+    Any,
+}
+
+/// `seccomp`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SeccompFile {
+    /// The agent's filter alone.
+    #[default]
+    Agent,
+    /// The agent's filter and the host's.
+    Host,
+}
+
+/// `masked-paths`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MaskedPathsFile {
+    /// The agent's own, always.
+    #[default]
+    Agent,
+    /// As the host asks.
+    Any,
 }
 
 /// `user = { uid, gid, additional-gids }`.
@@ -129,26 +238,6 @@ pub enum StdioFile {
     Deny,
 }
 
-/// `memlock-bytes`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum MemlockFile {
-    /// A number of bytes.
-    Bytes(u64),
-    /// The word `unlimited`.
-    Word(String),
-}
-
-/// `signals`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum SignalsFile {
-    /// The word `any`.
-    Word(String),
-    /// Names such as `SIGTERM`.
-    List(Vec<String>),
-}
-
 /// `[[container.mount]]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
@@ -169,6 +258,20 @@ pub struct TmpfsFile {
     pub size_mib: u64,
 }
 
+/// `[[container.volume]]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct VolumeFile {
+    /// Where it is mounted.
+    pub destination: String,
+    /// `empty-dir`, `config-map`, `secret`, `projected`, `downward-api`, `hosts`, `hostname`, `resolv-conf` or
+    /// `termination-log`.
+    pub kind: String,
+    /// Whether the container only reads it. Default: true, but for `empty-dir` and `termination-log`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub read_only: Option<bool>,
+}
+
 /// `[[model]]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
@@ -185,22 +288,14 @@ pub struct ModelFile {
     pub bytes: u64,
 }
 
-impl Default for MemlockFile {
-    fn default() -> Self {
-        Self::Bytes(0)
-    }
-}
-
-impl Default for SignalsFile {
-    fn default() -> Self {
-        Self::Word("any".to_owned())
-    }
-}
-
 fn root() -> String {
     "/".to_owned()
 }
 
-const fn yes() -> bool {
-    true
+const fn one() -> Choice<u32> {
+    Choice::Value(1)
+}
+
+const fn read_only() -> Choice<bool> {
+    Choice::Value(true)
 }

@@ -4,7 +4,8 @@
 //!   host bytes before anything vouches for them: bounded, no panic. [`initdata::parse`] is for bytes whose digest the
 //!   hardware evidence has confirmed, and for tools on the author's desk.
 //! * [`Policy`] is the validated form of `cella.toml`; [`mod@file`] is its serialised form. Unknown keys are refused by name.
-//! * [`check::check_container`] compares what the host asks for with what the policy names. Deny by default.
+//! * [`check`] compares what the host asks for with what the policy names, and gives what is admitted as data: that is
+//!   what an agent runs. Deny by default.
 //!
 //! Everything here is pure: bytes in, values or errors out; no I/O, no clock, no randomness.
 #![forbid(unsafe_code)]
@@ -14,20 +15,26 @@ pub mod file;
 pub mod initdata;
 
 mod capability;
+mod choice;
 mod error;
 mod names;
+mod pattern;
 mod pem;
 mod policy;
 mod signal;
+mod volume;
 
 pub use capability::{Capability, CapabilityError};
 pub use error::{Place, PolicyError};
 pub use names::{DigestRef, Endpoint, GuestPath, KeyId, NameError, RegistryName, Scheme, Sha256Digest};
+pub use pattern::{EnvPattern, SysctlPattern};
 pub use pem::{CertificatePem, PemError};
 pub use policy::{
-    ContainerPolicy, Kbs, Memlock, ModelMount, ModelPolicy, Policy, Registry, Signals, Stdio, Tmpfs, User,
+    ContainerPolicy, Kbs, MaskedPaths, Match, Memlock, ModelMount, ModelPolicy, PodPolicy, Policy, Registry, Rlimits,
+    Rule, Seccomp, Signals, Stdio, Tmpfs, User, UserPolicy, VolumePolicy,
 };
 pub use signal::{Signal, SignalError};
+pub use volume::{VolumeKind, VolumeKindError};
 
 /// The only `version` of `cella.toml` that this crate reads and writes.
 pub const POLICY_VERSION: u64 = 1;

@@ -52,6 +52,8 @@ const QUEUE: usize = 16;
 pub struct Rootfs {
     /// Directories for overlayfs, the highest first. Read-only from now on.
     pub lower_dirs: Vec<PathBuf>,
+    /// Whom the image's configuration runs as: user, and group after a colon, by name or number; empty = root.
+    pub user: String,
 }
 
 /// What the policy says about one image.
@@ -139,6 +141,7 @@ impl ImagePull {
         info!(self.log, "image ready"; "image" => %self.artifact.subject, "layers" => count);
         Ok(Rootfs {
             lower_dirs: (0..count).rev().map(|index| ready.join(index.to_string())).collect(),
+            user: config.config.user,
         })
     }
 

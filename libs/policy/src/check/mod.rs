@@ -1,89 +1,57 @@
 //! What the host asks for, compared with what the policy names. Pure, deny by default.
 //!
+//! What is admitted comes back as data ([`Admission`], [`AdmittedProcess`]), and an agent runs that: the request is not
+//! looked at again, so nothing that was not judged can have an effect.
+//!
 //! | of the host's specification | rule |
 //! |---|---|
-//! | name, image, args, environment, cwd, user, host name | equal to the policy's |
-//! | mounts | containerd's default set, which the agent makes itself; any other is denied |
+//! | name | the entry of that name; see below |
+//! | image candidates | a hint: whichever entry is found, **its** image runs |
+//! | args, cwd, user, host name | equal to the policy's, or any where it says so |
+//! | environment | the policy's variables with its values, and those that `env-allow` names with the host's |
+//! | mounts | containerd's default set and CRI's own files, which the agent makes itself; volumes as the policy names them; a path of the host never |
 //! | capabilities | containerd's default set or the policy's; the process gets **the policy's**, whatever was asked |
-//! | rlimits | containerd's default, or `RLIMIT_MEMLOCK` as in the policy |
-//! | terminal | only where the policy allows it |
-//! | read-only root | the policy's; asking for more freedom or for none has no effect, asking for less is denied |
-//! | sysctl, devices, hooks | denied when there are any |
-//! | no_new_privs, masked and read-only paths, seccomp | not the host's: the agent's own, always on |
+//! | rlimits | containerd's default, or `RLIMIT_MEMLOCK` as in the policy, or any where it says so |
+//! | terminal | only where the policy allows it; it brings `TERM=xterm` |
+//! | read-only root | the policy's; asking for more freedom has no effect, asking for less is denied |
+//! | privileged | only where the policy allows it; then capabilities, `no_new_privs` and devices are as asked, and nothing is masked |
+//! | `no_new_privs` | always on, unless the policy allows new privileges |
+//! | masked and read-only paths, seccomp | the agent's own, always on; the host's where the policy says so |
+//! | sysctl | those that `[pod] sysctl` names, and the two that containerd sets for every pod |
+//! | process namespace of the pod | only where the policy allows it |
+//! | host namespaces, hooks | denied when there are any |
 //! | cgroup limits | the host's: it can starve the machine anyway |
 //! | pipes | the policy's `stdio` decides what is connected; asking is no offence |
+//!
+//! # Which entry
+//! The host may never run anything but what an entry names, so its image candidates carry no authority; they can only
+//! choose. A name chooses first: CRI gives the container's name of the pod's YAML, and the owner wrote the policy with the
+//! same names. The candidates are then not compared, because containerd knows snapshots by their *plain* layers: an image
+//! that was encrypted again has another digest and the same snapshots, so candidates may be of another manifest of the very
+//! same content ([`Admission::image_offered`] tells, for a warning). Without a name the candidates choose: the first entry
+//! with one of the images whose every field matches. A name that the policy does not have is refused, unless entries say
+//! `match = "image"`: among those the candidates choose. See `docs/adr/0009-the-policys-image-runs.md`.
 
+mod admission;
 mod denial;
+mod mounts;
+mod pod;
+mod process;
+mod request;
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
+pub use admission::{Admission, AdmittedProcess, AdmittedUser, AdmittedVolume};
+pub use denial::{Denial, Subject};
+pub use mounts::{SERVED_MOUNTS, check_volume};
+pub use pod::{DEFAULT_SYSCTL, check_pod};
+pub use request::{ContainerRequest, ExecRequest, RequestedMount, RequestedRlimit};
 
-pub use denial::Denial;
+pub(crate) use mounts::reserved_for_volumes;
 
-use crate::capability::Capability;
-use crate::names::{Sha256Digest, is_hostname, shown};
-use crate::policy::{ContainerPolicy, Memlock, Policy};
-
-/// What the host asks for: the agent API's CreateContainer, as it came. All of it is untrusted.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ContainerRequest {
-    /// The policy's name for the container where the host knows one, else empty.
-    pub name: String,
-    /// Image candidates, `repo@sha256:…` or `sha256:…`.
-    pub images: Vec<String>,
-    /// Process arguments.
-    pub args: Vec<String>,
-    /// Environment, `NAME=value`.
-    pub env: Vec<String>,
-    /// Working directory.
-    pub cwd: String,
-    /// User id.
-    pub uid: u32,
-    /// Group id.
-    pub gid: u32,
-    /// Further groups. The primary one may be among them, as containerd does it.
-    pub additional_gids: Vec<u32>,
-    /// Mounts.
-    pub mounts: Vec<RequestedMount>,
-    /// Capabilities of all five sets.
-    pub capabilities: Vec<String>,
-    /// Resource limits.
-    pub rlimits: Vec<RequestedRlimit>,
-    /// Host name; empty = the pod's.
-    pub hostname: String,
-    /// Whether a terminal is wanted.
-    pub terminal: bool,
-    /// Whether the root file system shall be read-only.
-    pub readonly_rootfs: bool,
-    /// Kernel parameters.
-    pub sysctl: BTreeMap<String, String>,
-    /// Paths of extra devices.
-    pub devices: Vec<String>,
-    /// Paths of OCI hooks.
-    pub hooks: Vec<String>,
-}
-
-/// A mount as the host asks for it. Source and options are not here: the agent never uses them.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct RequestedMount {
-    /// Path in the container.
-    pub destination: String,
-    /// `proc`, `tmpfs`, `bind`, …
-    pub kind: String,
-}
-
-/// A resource limit as the host asks for it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct RequestedRlimit {
-    /// `RLIMIT_NOFILE`, …
-    pub kind: String,
-    /// Soft limit.
-    pub soft: u64,
-    /// Hard limit.
-    pub hard: u64,
-}
+use crate::names::{GuestPath, Sha256Digest, is_hostname, shown};
+use crate::policy::{ContainerPolicy, MaskedPaths, Match, Policy, Rule, Seccomp};
 
 /// Destination and type of the mounts that containerd puts into every specification. The agent makes its own.
 pub const DEFAULT_MOUNTS: [(&str, &str); 8] = [
@@ -100,37 +68,52 @@ pub const DEFAULT_MOUNTS: [(&str, &str); 8] = [
 /// RLIMIT_NOFILE, soft and hard, that containerd puts into every specification.
 pub const DEFAULT_NOFILE: u64 = 1024;
 
-/// The container of the policy that the host asks for, or why there is none.
+/// The container that may be made of what the host asks for, or why there is none.
 ///
-/// With a name, that container. Without, the first one whose image is among the candidates and whose every field
-/// matches; when none matches, the first such container's denial is the answer.
-pub fn check_container<'p>(policy: &'p Policy, request: &ContainerRequest) -> Result<&'p ContainerPolicy, Denial> {
-    if !request.name.is_empty() {
-        let container = policy
-            .container(&request.name)
-            .ok_or_else(|| Denial::UnknownContainer {
-                name: shown(&request.name),
-            })?;
-        if !has_image(request, container) {
-            return Err(other_image(request, container));
-        }
-        return check_fields(container, request).map(|()| container);
+/// # Errors
+/// The first rule that is broken; where several entries could have been meant, the first entry's.
+pub fn check_container<'p>(policy: &'p Policy, request: &ContainerRequest) -> Result<Admission<'p>, Denial> {
+    request.check_bounds()?;
+    if let Some(container) = policy.container(&request.name) {
+        return check_fields(policy, container, request);
+    }
+    let may_match = |container: &&ContainerPolicy| request.name.is_empty() || container.matching == Match::Image;
+    if !policy.containers().iter().any(|container| may_match(&container)) {
+        return Err(Denial::UnknownContainer {
+            name: shown(&request.name),
+            allowed: shown_list(policy.containers().iter().map(|container| &container.name)),
+        });
     }
     let mut denial = None;
-    for container in policy
-        .containers()
-        .iter()
-        .filter(|container| has_image(request, container))
-    {
-        match check_fields(container, request) {
-            Ok(()) => return Ok(container),
-            Err(found) => denial = denial.or(Some(found)),
+    for container in policy.containers().iter().filter(may_match) {
+        if has_image(request, container) {
+            match check_fields(policy, container, request) {
+                Ok(admission) => return Ok(admission),
+                Err(found) => denial = denial.or(Some(found)),
+            }
         }
     }
     Err(denial.unwrap_or_else(|| match request.images.first() {
-        Some(image) => Denial::UnknownImage { image: shown(image) },
+        Some(image) => Denial::UnknownImage {
+            image: shown(image),
+            allowed: shown_list(policy.containers().iter().filter(may_match).map(|one| &one.image)),
+        },
         None => Denial::NoImage,
     }))
+}
+
+/// The process that may be started in a container of the policy, or why not.
+///
+/// Environment, directory, user, capabilities and limits follow the same rules as the container's first process.
+///
+/// # Errors
+/// The first rule that is broken.
+pub fn check_exec(container: &ContainerPolicy, request: &ExecRequest) -> Result<AdmittedProcess, Denial> {
+    let subject = Subject::Exec(container.name.clone());
+    let process = request.process();
+    process.check_bounds(|| subject.clone())?;
+    let args = process::command(container, &subject, process.args)?;
+    process::check(container, &subject, &process, args, container.privileged)
 }
 
 fn has_image(request: &ContainerRequest, container: &ContainerPolicy) -> bool {
@@ -145,234 +128,142 @@ fn candidate_digest(image: &str) -> Option<Sha256Digest> {
     image.rsplit('@').next()?.parse().ok()
 }
 
-fn other_image(request: &ContainerRequest, container: &ContainerPolicy) -> Denial {
-    match request.images.first() {
-        None => Denial::NoImage,
-        Some(image) => Denial::OtherImage {
-            container: container.name.clone(),
-            given: shown(image),
-            allowed: container.image.to_string(),
-        },
-    }
-}
-
-fn check_fields(container: &ContainerPolicy, request: &ContainerRequest) -> Result<(), Denial> {
-    check_args(container, request)?;
-    check_env(container, request)?;
-    check_cwd(container, request)?;
-    check_user(container, request)?;
-    check_mounts(container, request)?;
-    check_capabilities(container, request)?;
-    check_rlimits(container, request)?;
-    check_hostname(container, request)?;
-    check_switches(container, request)?;
-    check_extras(container, request)
-}
-
-fn check_args(container: &ContainerPolicy, request: &ContainerRequest) -> Result<(), Denial> {
-    let longest = container.args.len().max(request.args.len());
-    for index in 0..longest {
-        let denial = match (request.args.get(index), container.args.get(index)) {
-            (Some(given), Some(allowed)) if given == allowed => continue,
-            (Some(given), Some(allowed)) => Denial::Argument {
-                container: container.name.clone(),
-                index,
-                given: shown(given),
-                allowed: shown(allowed),
-            },
-            (Some(given), None) => Denial::ExtraArgument {
-                container: container.name.clone(),
-                index,
-                given: shown(given),
-            },
-            (None, Some(allowed)) => Denial::MissingArgument {
-                container: container.name.clone(),
-                index,
-                allowed: shown(allowed),
-            },
-            (None, None) => continue,
-        };
-        return Err(denial);
-    }
-    Ok(())
-}
-
-fn check_env(container: &ContainerPolicy, request: &ContainerRequest) -> Result<(), Denial> {
-    let allowed: BTreeMap<&str, &str> = container.env.iter().map(|entry| variable(entry)).collect();
-    let mut given = BTreeSet::new();
-    for entry in &request.env {
-        let (name, value) = variable(entry);
-        if !given.insert(name) {
-            return Err(Denial::RepeatedVariable {
-                container: container.name.clone(),
-                name: shown(name),
-            });
-        }
-        match allowed.get(name) {
-            None => {
-                return Err(Denial::ExtraVariable {
-                    container: container.name.clone(),
-                    name: shown(name),
-                });
-            }
-            Some(expected) if !entry.contains('=') || *expected != value => {
-                return Err(Denial::Variable {
-                    container: container.name.clone(),
-                    name: shown(name),
-                    given: shown(value),
-                    allowed: shown(expected),
-                });
-            }
-            Some(_) => {}
-        }
-    }
-    match allowed.keys().find(|name| !given.contains(*name)) {
-        Some(name) => Err(Denial::MissingVariable {
-            container: container.name.clone(),
-            name: shown(name),
-        }),
-        None => Ok(()),
-    }
-}
-
-fn variable(entry: &str) -> (&str, &str) {
-    entry.split_once('=').unwrap_or((entry, ""))
-}
-
-fn check_cwd(container: &ContainerPolicy, request: &ContainerRequest) -> Result<(), Denial> {
-    if request.cwd == container.cwd.as_str() {
-        return Ok(());
-    }
-    Err(Denial::WorkingDirectory {
-        container: container.name.clone(),
-        given: shown(&request.cwd),
-        allowed: shown(container.cwd.as_str()),
+fn check_fields<'p>(
+    policy: &'p Policy,
+    container: &'p ContainerPolicy,
+    request: &ContainerRequest,
+) -> Result<Admission<'p>, Denial> {
+    let subject = Subject::Container(container.name.clone());
+    let args = process::args(container, &subject, &request.args)?;
+    check_powers(policy, container, &subject, request)?;
+    let process = process::check(container, &subject, &request.process(), args, request.privileged)?;
+    let volumes = mounts::check(container, &subject, &request.mounts)?;
+    let hostname = check_hostname(container, &subject, &request.hostname)?;
+    let readonly_rootfs = check_root(container, &subject, request.readonly_rootfs)?;
+    check_pod(policy, &request.sysctl)?;
+    let (masked_paths, readonly_paths) = match container.masked_paths {
+        MaskedPaths::Agent => (Vec::new(), Vec::new()),
+        MaskedPaths::Any => (
+            check_paths(&subject, "a masked path", &request.masked_paths)?,
+            check_paths(&subject, "a read-only path", &request.readonly_paths)?,
+        ),
+    };
+    let unmasked = container.masked_paths == MaskedPaths::Any
+        && request.masked_paths.is_empty()
+        && request.readonly_paths.is_empty();
+    Ok(Admission {
+        policy: container,
+        image_offered: has_image(request, container),
+        process,
+        readonly_rootfs,
+        hostname,
+        volumes,
+        privileged: request.privileged,
+        shared_pid: request.shared_pid,
+        masked: !request.privileged && !unmasked,
+        masked_paths,
+        readonly_paths,
+        host_seccomp: container.seccomp == Seccomp::Host && !request.privileged,
+        devices: request.devices.clone(),
     })
 }
 
-fn check_user(container: &ContainerPolicy, request: &ContainerRequest) -> Result<(), Denial> {
-    let user = &container.user;
-    for (field, given, allowed) in [("uid", request.uid, user.uid), ("gid", request.gid, user.gid)] {
-        if given != allowed {
-            return Err(Denial::User {
-                container: container.name.clone(),
-                field,
-                given,
+/// What reaches beyond a container.
+fn check_powers(
+    policy: &Policy,
+    container: &ContainerPolicy,
+    subject: &Subject,
+    request: &ContainerRequest,
+) -> Result<(), Denial> {
+    if request.privileged && !container.privileged {
+        return Err(Denial::Privileged {
+            subject: subject.clone(),
+        });
+    }
+    if request.shared_pid && !policy.pod().share_process_namespace {
+        return Err(Denial::SharedPid {
+            subject: subject.clone(),
+        });
+    }
+    if let Some(given) = request.host_namespaces.first() {
+        return Err(Denial::HostNamespace {
+            subject: subject.clone(),
+            given: shown(given),
+        });
+    }
+    let is_device = |path: &&String| !is_plain_path(path) || !path.starts_with("/dev/");
+    let device = match request.privileged {
+        true => request.devices.iter().find(is_device),
+        false => request.devices.first(),
+    };
+    let extras = [
+        ("device", device, "none, or in a privileged container those below /dev"),
+        ("hook", request.hooks.first(), "none: hooks are programs of the host"),
+    ];
+    for (what, first, allowed) in extras {
+        if let Some(given) = first {
+            return Err(Denial::Extra {
+                subject: subject.clone(),
+                what,
+                given: shown(given),
                 allowed,
             });
         }
     }
-    let given: BTreeSet<u32> = request
-        .additional_gids
-        .iter()
-        .copied()
-        .filter(|gid| *gid != user.gid)
-        .collect();
-    if given == user.additional_gids {
-        return Ok(());
-    }
-    Err(Denial::Groups {
-        container: container.name.clone(),
-        given: given.into_iter().take(MAX_SHOWN_GROUPS).collect(),
-        allowed: user.additional_gids.iter().copied().collect(),
-    })
+    Ok(())
 }
 
-fn check_mounts(container: &ContainerPolicy, request: &ContainerRequest) -> Result<(), Denial> {
-    let is_default = |mount: &&RequestedMount| {
-        DEFAULT_MOUNTS
-            .iter()
-            .any(|(destination, kind)| *destination == mount.destination && *kind == mount.kind)
-    };
-    match request.mounts.iter().find(|mount| !is_default(mount)) {
-        Some(mount) => Err(Denial::Mount {
-            container: container.name.clone(),
-            destination: shown(&mount.destination),
-            kind: shown(&mount.kind),
-        }),
-        None => Ok(()),
-    }
-}
-
-fn check_capabilities(container: &ContainerPolicy, request: &ContainerRequest) -> Result<(), Denial> {
-    let is_named = |text: &String| {
-        text.parse::<Capability>()
-            .is_ok_and(|capability| capability.is_containerd_default() || container.capabilities.contains(&capability))
-    };
-    match request.capabilities.iter().find(|text| !is_named(text)) {
-        Some(text) => Err(Denial::Capability {
-            container: container.name.clone(),
-            given: shown(text),
-        }),
-        None => Ok(()),
-    }
-}
-
-fn check_rlimits(container: &ContainerPolicy, request: &ContainerRequest) -> Result<(), Denial> {
-    let memlock = match container.memlock {
-        Memlock::Bytes(bytes) => bytes,
-        Memlock::Unlimited => u64::MAX,
-    };
-    let is_allowed = |limit: &&RequestedRlimit| match limit.kind.as_str() {
-        "RLIMIT_NOFILE" => (limit.soft, limit.hard) == (DEFAULT_NOFILE, DEFAULT_NOFILE),
-        "RLIMIT_MEMLOCK" => (limit.soft, limit.hard) == (memlock, memlock),
-        _ => false,
-    };
-    match request.rlimits.iter().find(|limit| !is_allowed(limit)) {
-        Some(limit) => Err(Denial::Rlimit {
-            container: container.name.clone(),
-            kind: shown(&limit.kind),
-            soft: limit.soft,
-            hard: limit.hard,
-        }),
-        None => Ok(()),
-    }
-}
-
-fn check_hostname(container: &ContainerPolicy, request: &ContainerRequest) -> Result<(), Denial> {
+fn check_hostname(container: &ContainerPolicy, subject: &Subject, given: &str) -> Result<String, Denial> {
     let allowed = match &container.hostname {
-        Some(exact) if request.hostname == *exact => return Ok(()),
-        None if request.hostname.is_empty() || is_hostname(&request.hostname) => return Ok(()),
+        Some(exact) if given == exact => return Ok(exact.clone()),
+        None if given.is_empty() || is_hostname(given) => return Ok(given.to_owned()),
         Some(exact) => shown(exact),
         None => "any valid one".to_owned(),
     };
     Err(Denial::Hostname {
-        container: container.name.clone(),
-        given: shown(&request.hostname),
+        subject: subject.clone(),
+        given: shown(given),
         allowed,
     })
 }
 
-fn check_switches(container: &ContainerPolicy, request: &ContainerRequest) -> Result<(), Denial> {
-    if request.terminal && !container.terminal {
-        return Err(Denial::Terminal {
-            container: container.name.clone(),
-        });
+/// Whether the root file system is read-only.
+fn check_root(container: &ContainerPolicy, subject: &Subject, asked: bool) -> Result<bool, Denial> {
+    match container.readonly_rootfs {
+        Rule::Any => Ok(asked),
+        Rule::Only(false) if asked => Err(Denial::ReadonlyRootfs {
+            subject: subject.clone(),
+        }),
+        Rule::Only(read_only) => Ok(read_only),
     }
-    if request.readonly_rootfs && !container.readonly_rootfs {
-        return Err(Denial::ReadonlyRootfs {
-            container: container.name.clone(),
-        });
-    }
-    Ok(())
 }
 
-fn check_extras(container: &ContainerPolicy, request: &ContainerRequest) -> Result<(), Denial> {
-    let extras = [
-        ("sysctl", request.sysctl.keys().next()),
-        ("device", request.devices.first()),
-        ("hook", request.hooks.first()),
-    ];
-    for (what, first) in extras {
-        if let Some(given) = first {
-            return Err(Denial::Extra {
-                container: container.name.clone(),
-                what,
-                given: shown(given),
-            });
-        }
+fn check_paths(subject: &Subject, field: &'static str, paths: &[String]) -> Result<Vec<String>, Denial> {
+    match paths.iter().find(|path| !is_plain_path(path)) {
+        Some(path) => Err(Denial::Form {
+            subject: subject.clone(),
+            field,
+            given: shown(path),
+            allowed: "an absolute path without .. and control characters",
+        }),
+        None => Ok(paths.to_vec()),
     }
-    Ok(())
 }
 
-const MAX_SHOWN_GROUPS: usize = 16;
+/// An absolute path without `..`; a slash at its end or a doubled one is no offence.
+fn is_plain_path(text: &str) -> bool {
+    let parts: Vec<&str> = text.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
+    text.starts_with('/') && format!("/{}", parts.join("/")).parse::<GuestPath>().is_ok()
+}
+
+/// What is allowed, for a message: at most eight of the items, or "nothing".
+fn shown_list(items: impl IntoIterator<Item = impl ToString>) -> String {
+    const LIMIT: usize = 8;
+    let mut items = items.into_iter().map(|item| shown(&item.to_string()));
+    let first: Vec<String> = items.by_ref().take(LIMIT).collect();
+    match (first.is_empty(), items.count()) {
+        (true, _) => "nothing".to_owned(),
+        (false, 0) => first.join(", "),
+        (false, more) => format!("{} and {more} more", first.join(", ")),
+    }
+}

@@ -1,6 +1,8 @@
 //! The validated policy. A [`Policy`] exists only if every rule of `cella.toml` holds; its parts are plain data.
 
+mod container;
 mod from_file;
+mod rule;
 mod to_file;
 
 #[cfg(test)]
@@ -9,18 +11,24 @@ pub(crate) mod tests;
 use std::collections::BTreeSet;
 use std::str::FromStr;
 
-use crate::capability::Capability;
+pub use container::{
+    ContainerPolicy, MaskedPaths, Match, Memlock, ModelMount, Rlimits, Seccomp, Signals, Stdio, Tmpfs, User,
+    UserPolicy, VolumePolicy,
+};
+pub use rule::Rule;
+
 use crate::error::{PolicyError, toml_reason};
 use crate::file::PolicyFile;
 use crate::initdata::MAX_DOCUMENT;
-use crate::names::{DigestRef, Endpoint, GuestPath, KeyId, RegistryName};
+use crate::names::{DigestRef, Endpoint, KeyId, RegistryName};
+use crate::pattern::SysctlPattern;
 use crate::pem::CertificatePem;
-use crate::signal::Signal;
 
 /// What a guest may run, which models it may open, and whom it asks for keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
-    kbs: Kbs,
+    kbs: Option<Kbs>,
+    pod: PodPolicy,
     registries: Vec<Registry>,
     containers: Vec<ContainerPolicy>,
     models: Vec<ModelPolicy>,
@@ -57,9 +65,14 @@ impl Policy {
         to_file::toml(self)
     }
 
-    /// The key broker.
-    pub fn kbs(&self) -> &Kbs {
-        &self.kbs
+    /// The key broker. Present whenever [`Policy::key_ids`] is not empty; without it there is nobody to attest to.
+    pub fn kbs(&self) -> Option<&Kbs> {
+        self.kbs.as_ref()
+    }
+
+    /// What the pod as a whole may have.
+    pub fn pod(&self) -> &PodPolicy {
+        &self.pod
     }
 
     /// All registries.
@@ -122,6 +135,29 @@ pub struct Kbs {
     pub ca: CertificatePem,
 }
 
+/// What the pod as a whole may have, beyond its containers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PodPolicy {
+    /// Kernel parameters that the host may set.
+    pub sysctl: Vec<SysctlPattern>,
+    /// TCP ports of the pod that the host may reach through the agent.
+    pub forward_ports: Rule<BTreeSet<u16>>,
+    /// Whether the host may ask for one process namespace for all containers.
+    pub share_process_namespace: bool,
+}
+
+impl PodPolicy {
+    /// Whether the host may connect to `port` of the pod through the agent. Port 0 is none.
+    pub fn forwards(&self, port: u16) -> bool {
+        port != 0 && self.forward_ports.allows(|ports| ports.contains(&port))
+    }
+
+    /// Whether the host may set the kernel parameter `name`.
+    pub fn allows_sysctl(&self, name: &str) -> bool {
+        self.sysctl.iter().any(|pattern| pattern.allows(name))
+    }
+}
+
 /// A registry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Registry {
@@ -131,113 +167,6 @@ pub struct Registry {
     pub endpoint: Endpoint,
     /// Present whenever `endpoint` is https.
     pub ca: Option<CertificatePem>,
-}
-
-/// What one container is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ContainerPolicy {
-    /// Unique in the policy.
-    pub name: String,
-    /// Its image.
-    pub image: DigestRef,
-    /// Keys that may decrypt its layers.
-    pub image_keys: Vec<KeyId>,
-    /// Every layer must be encrypted. Never true without a key.
-    pub require_encrypted: bool,
-    /// Exact arguments, at least one.
-    pub args: Vec<String>,
-    /// Exact environment, `NAME=value`, names unique.
-    pub env: Vec<String>,
-    /// Working directory.
-    pub cwd: GuestPath,
-    /// User and groups.
-    pub user: User,
-    /// Exactly what the process gets.
-    pub capabilities: BTreeSet<Capability>,
-    /// Whether the host may ask for a terminal.
-    pub terminal: bool,
-    /// Whether the root file system is read-only.
-    pub readonly_rootfs: bool,
-    /// The host name, or any valid one.
-    pub hostname: Option<String>,
-    /// Whether pipes reach the host.
-    pub stdio: Stdio,
-    /// RLIMIT_MEMLOCK.
-    pub memlock: Memlock,
-    /// Which signals the host may send.
-    pub signals: Signals,
-    /// Models that the agent mounts; destinations overlap nothing.
-    pub mounts: Vec<ModelMount>,
-    /// Memory file systems that the agent mounts; destinations overlap nothing.
-    pub tmpfs: Vec<Tmpfs>,
-}
-
-/// User and groups of a process.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct User {
-    /// User id.
-    pub uid: u32,
-    /// Group id.
-    pub gid: u32,
-    /// Further groups, without `gid`.
-    pub additional_gids: BTreeSet<u32>,
-}
-
-/// Whether stdin, stdout and stderr are connected to the host.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stdio {
-    /// As the host asks.
-    Allow,
-    /// Never: output is drained in the guest, input is empty. The host's wish for pipes is no offence.
-    Deny,
-}
-
-/// RLIMIT_MEMLOCK of a process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Memlock {
-    /// At most this many bytes.
-    Bytes(u64),
-    /// No limit.
-    Unlimited,
-}
-
-/// Signals that the host may send to a container's processes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Signals {
-    /// All of them.
-    Any,
-    /// These, and SIGKILL.
-    Only(BTreeSet<Signal>),
-}
-
-impl Signals {
-    /// Whether the host may send signal `number`. SIGKILL always: the host can end the machine anyway.
-    pub fn allows(&self, number: u32) -> bool {
-        match (self, Signal::from_number(number)) {
-            (Self::Any, _) => (1..=64).contains(&number),
-            (Self::Only(_), Some(Signal::KILL)) => true,
-            (Self::Only(list), Some(signal)) => list.contains(&signal),
-            (Self::Only(_), None) => false,
-        }
-    }
-}
-
-/// A model that the agent mounts into a container, read-only.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ModelMount {
-    /// Where its files appear.
-    pub destination: GuestPath,
-    /// Name of a model in the same policy.
-    pub model: String,
-}
-
-/// An empty memory file system in a container.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tmpfs {
-    /// Where it is mounted.
-    pub destination: GuestPath,
-    /// Its size, MiB; at least 1.
-    pub size_mib: u64,
 }
 
 /// A sealed model.

@@ -22,20 +22,20 @@ fn said(from: &str, to: &str) -> String {
 #[test]
 fn the_example_is_read() {
     let policy = example();
-    assert_eq!(policy.kbs().url.to_string(), "https://10.0.2.2:8443");
+    assert_eq!(policy.kbs().unwrap().url.to_string(), "https://10.0.2.2:8443");
     assert_eq!(policy.registries().len(), 1);
     let server = policy.container("server").unwrap();
     assert_eq!(server.image.repository(), "demo/llama-server");
     assert!(server.require_encrypted, "follows from image-keys");
-    assert!(server.readonly_rootfs);
-    assert_eq!(server.cwd.as_str(), "/");
+    assert_eq!(server.readonly_rootfs, Rule::Only(true));
+    assert_eq!(server.cwd.only().unwrap().as_str(), "/");
     assert_eq!(
         server.user,
-        User {
+        UserPolicy::Ids(User {
             uid: 65534,
             gid: 65534,
             additional_gids: BTreeSet::new()
-        }
+        })
     );
     assert_eq!(server.memlock, Memlock::Bytes(0));
     assert_eq!(server.stdio, Stdio::Allow);

@@ -1,10 +1,14 @@
 //! From the validated policy to its serialised form.
 
-use super::{ContainerPolicy, Kbs, Memlock, ModelPolicy, Policy, Registry, Signals, Stdio};
+use super::{
+    ContainerPolicy, Kbs, MaskedPaths, Match, Memlock, ModelPolicy, PodPolicy, Policy, Registry, Rlimits, Rule,
+    Seccomp, Signals, Stdio, UserPolicy, VolumePolicy,
+};
 use crate::POLICY_VERSION;
+use crate::choice::{ANY, Choice};
 use crate::file::{
-    ContainerFile, KbsFile, MemlockFile, ModelFile, MountFile, PolicyFile, RegistryFile, SignalsFile, StdioFile,
-    TmpfsFile, UserFile,
+    ContainerFile, KbsFile, MaskedPathsFile, MatchFile, ModelFile, MountFile, PodFile, PolicyFile, RegistryFile,
+    RlimitsFile, SeccompFile, StdioFile, TmpfsFile, UserFile, VolumeFile, VolumesFile,
 };
 
 pub(super) fn toml(policy: &Policy) -> String {
@@ -15,7 +19,8 @@ pub(super) fn toml(policy: &Policy) -> String {
 pub(super) fn policy(policy: &Policy) -> PolicyFile {
     PolicyFile {
         version: POLICY_VERSION,
-        kbs: kbs(&policy.kbs),
+        kbs: policy.kbs.as_ref().map(kbs),
+        pod: pod(&policy.pod),
         registry: policy.registries.iter().map(registry).collect(),
         container: policy.containers.iter().map(container).collect(),
         model: policy.models.iter().map(model).collect(),
@@ -26,6 +31,14 @@ fn kbs(kbs: &Kbs) -> KbsFile {
     KbsFile {
         url: kbs.url.to_string(),
         ca: Some(kbs.ca.as_str().to_owned()),
+    }
+}
+
+fn pod(pod: &PodPolicy) -> PodFile {
+    PodFile {
+        sysctl: strings(&pod.sysctl),
+        forward_ports: choice(&pod.forward_ports, |ports| ports.iter().copied().collect()),
+        share_process_namespace: pod.share_process_namespace,
     }
 }
 
@@ -40,32 +53,56 @@ fn registry(registry: &Registry) -> RegistryFile {
 fn container(container: &ContainerPolicy) -> ContainerFile {
     ContainerFile {
         name: container.name.clone(),
+        matching: match container.matching {
+            Match::Name => MatchFile::Name,
+            Match::Image => MatchFile::Image,
+        },
         image: container.image.to_string(),
-        image_keys: container.image_keys.iter().map(ToString::to_string).collect(),
+        image_keys: strings(&container.image_keys),
         require_encrypted: Some(container.require_encrypted),
-        args: container.args.clone(),
+        instances: choice(&container.instances, |number| *number),
+        args: choice(&container.args, Clone::clone),
         env: container.env.clone(),
-        cwd: container.cwd.to_string(),
-        capabilities: container.capabilities.iter().map(ToString::to_string).collect(),
+        env_allow: strings(&container.env_allow),
+        cwd: match &container.cwd {
+            Rule::Any => ANY.to_owned(),
+            Rule::Only(cwd) => cwd.to_string(),
+        },
+        capabilities: choice(&container.capabilities, |list| strings(list)),
+        privileged: container.privileged,
+        new_privileges: container.new_privileges,
+        exec: choice(&container.exec, Clone::clone),
         terminal: container.terminal,
-        readonly_rootfs: container.readonly_rootfs,
+        readonly_rootfs: choice(&container.readonly_rootfs, |read_only| *read_only),
         hostname: container.hostname.clone().unwrap_or_default(),
         stdio: match container.stdio {
             Stdio::Allow => StdioFile::Allow,
             Stdio::Deny => StdioFile::Deny,
         },
         memlock_bytes: match container.memlock {
-            Memlock::Bytes(bytes) => MemlockFile::Bytes(bytes),
-            Memlock::Unlimited => MemlockFile::Word("unlimited".to_owned()),
+            Memlock::Bytes(bytes) => Choice::Value(bytes),
+            Memlock::Unlimited => Choice::Word("unlimited".to_owned()),
+        },
+        rlimits: match container.rlimits {
+            Rlimits::Named => RlimitsFile::Named,
+            Rlimits::Any => RlimitsFile::Any,
+        },
+        seccomp: match container.seccomp {
+            Seccomp::Agent => SeccompFile::Agent,
+            Seccomp::Host => SeccompFile::Host,
+        },
+        masked_paths: match container.masked_paths {
+            MaskedPaths::Agent => MaskedPathsFile::Agent,
+            MaskedPaths::Any => MaskedPathsFile::Any,
         },
         signals: match &container.signals {
-            Signals::Any => SignalsFile::Word("any".to_owned()),
-            Signals::Only(list) => SignalsFile::List(list.iter().map(ToString::to_string).collect()),
+            Signals::Any => Choice::any(),
+            Signals::Only(list) => Choice::Value(strings(list)),
         },
-        user: UserFile {
-            uid: container.user.uid,
-            gid: container.user.gid,
-            additional_gids: container.user.additional_gids.iter().copied().collect(),
+        user: user(&container.user),
+        volumes: match container.volumes {
+            Rule::Any => VolumesFile::Any,
+            Rule::Only(_) => VolumesFile::Named,
         },
         mount: container
             .mounts
@@ -83,7 +120,39 @@ fn container(container: &ContainerPolicy) -> ContainerFile {
                 size_mib: tmpfs.size_mib,
             })
             .collect(),
+        volume: container.volumes.only().into_iter().flatten().map(volume).collect(),
     }
+}
+
+fn user(user: &UserPolicy) -> Choice<UserFile> {
+    match user {
+        UserPolicy::Ids(ids) => Choice::Value(UserFile {
+            uid: ids.uid,
+            gid: ids.gid,
+            additional_gids: ids.additional_gids.iter().copied().collect(),
+        }),
+        UserPolicy::Image => Choice::Word("image".to_owned()),
+        UserPolicy::Any => Choice::any(),
+    }
+}
+
+fn volume(volume: &VolumePolicy) -> VolumeFile {
+    VolumeFile {
+        destination: volume.destination.to_string(),
+        kind: volume.kind.to_string(),
+        read_only: Some(volume.read_only),
+    }
+}
+
+fn choice<T, F>(rule: &Rule<T>, written: impl FnOnce(&T) -> F) -> Choice<F> {
+    match rule {
+        Rule::Any => Choice::any(),
+        Rule::Only(value) => Choice::Value(written(value)),
+    }
+}
+
+fn strings<'a, T: ToString + 'a>(items: impl IntoIterator<Item = &'a T>) -> Vec<String> {
+    items.into_iter().map(ToString::to_string).collect()
 }
 
 fn model(model: &ModelPolicy) -> ModelFile {

@@ -1,0 +1,121 @@
+//! The rules of what is mounted into a container.
+
+use super::{Checked, MAX_TABLES, count, name, range};
+use crate::check::{DEFAULT_MOUNTS, reserved_for_volumes};
+use crate::error::{Place, PolicyError};
+use crate::file::{ContainerFile, VolumeFile, VolumesFile};
+use crate::names::GuestPath;
+use crate::policy::{ModelMount, ModelPolicy, Rule, Tmpfs, VolumePolicy};
+use crate::volume::VolumeKind;
+
+/// Everything that is mounted.
+pub(super) struct Mounts {
+    pub(super) mounts: Vec<ModelMount>,
+    pub(super) tmpfs: Vec<Tmpfs>,
+    pub(super) volumes: Rule<Vec<VolumePolicy>>,
+}
+
+/// Mount points: none twice, none inside another, none over what the agent itself mounts.
+pub(super) fn mounts(place: &Place, file: &ContainerFile, models: &[ModelPolicy]) -> Checked<Mounts> {
+    count(&place.with("mount"), file.mount.len(), 0, MAX_TABLES)?;
+    count(&place.with("tmpfs"), file.tmpfs.len(), 0, MAX_TABLES)?;
+    let mut taken = Vec::new();
+    let mut mounts = Vec::new();
+    for (index, mount) in file.mount.iter().enumerate() {
+        let place = place.at("mount", index);
+        let destination = destination(&place, &mount.destination, &mut taken)?;
+        if !models.iter().any(|model| model.name == mount.model) {
+            return Err(PolicyError::Dangling {
+                place,
+                what: "model",
+                name: mount.model.clone(),
+            });
+        }
+        mounts.push(ModelMount {
+            destination,
+            model: mount.model.clone(),
+        });
+    }
+    let mut tmpfs = Vec::new();
+    for (index, entry) in file.tmpfs.iter().enumerate() {
+        let place = place.at("tmpfs", index);
+        range(&place.with("size-mib"), entry.size_mib, 1, MAX_TMPFS_MIB)?;
+        let destination = destination(&place, &entry.destination, &mut taken)?;
+        tmpfs.push(Tmpfs {
+            destination,
+            size_mib: entry.size_mib,
+        });
+    }
+    let volumes = match (file.volumes, file.volume.as_slice()) {
+        (VolumesFile::Any, []) => Rule::Any,
+        (VolumesFile::Any, _) => {
+            return Err(PolicyError::Text {
+                place: place.with("volume"),
+                rule: "volumes is \"any\" and allows them all: leave out one of the two",
+            });
+        }
+        (VolumesFile::Named, list) => {
+            count(&place.with("volume"), list.len(), 0, MAX_TABLES)?;
+            let one = |(index, file)| volume(&place.at("volume", index), file, &mut taken);
+            Rule::Only(list.iter().enumerate().map(one).collect::<Checked<_>>()?)
+        }
+    };
+    Ok(Mounts { mounts, tmpfs, volumes })
+}
+
+fn volume(place: &Place, file: &VolumeFile, taken: &mut Vec<GuestPath>) -> Checked<VolumePolicy> {
+    let kind: VolumeKind = file.kind.parse().map_err(|error| PolicyError::Volume {
+        place: place.with("kind"),
+        error,
+    })?;
+    let path: GuestPath = name(&place.with("destination"), &file.destination)?;
+    if path.is_root() {
+        return Err(overlap(place, &path, "the container's root"));
+    }
+    if let Some(reserved) = reserved_for_volumes(&path) {
+        return Err(overlap(place, &path, reserved));
+    }
+    take(place, path, taken).map(|destination| VolumePolicy {
+        destination,
+        kind,
+        read_only: file.read_only.unwrap_or(kind.is_read_only()),
+    })
+}
+
+fn destination(place: &Place, text: &str, taken: &mut Vec<GuestPath>) -> Checked<GuestPath> {
+    let path: GuestPath = name(&place.with("destination"), text)?;
+    if path.is_root() {
+        return Err(overlap(place, &path, "the container's root"));
+    }
+    for (reserved, _) in DEFAULT_MOUNTS {
+        let reserved: GuestPath = name(place, reserved)?;
+        if path.is_within(&reserved) {
+            return Err(overlap(place, &path, reserved.as_str()));
+        }
+    }
+    take(place, path, taken)
+}
+
+fn take(place: &Place, path: GuestPath, taken: &mut Vec<GuestPath>) -> Checked<GuestPath> {
+    match taken
+        .iter()
+        .find(|other| path.is_within(other) || other.is_within(&path))
+    {
+        Some(other) => Err(overlap(place, &path, other.as_str())),
+        None => {
+            taken.push(path.clone());
+            Ok(path)
+        }
+    }
+}
+
+fn overlap(place: &Place, path: &GuestPath, other: &str) -> PolicyError {
+    PolicyError::Overlap {
+        place: place.clone(),
+        path: path.to_string(),
+        other: other.to_owned(),
+    }
+}
+
+/// 1 TiB.
+const MAX_TMPFS_MIB: u64 = 1 << 20;
