@@ -20,7 +20,7 @@ use cella_shim::config::Config;
 use cella_shim::initdata::Initdata;
 use cella_shim::options::ConfigSource;
 use cella_shim::process::{Child, Program, Spawner};
-use cella_shim::vm::{LaunchRequest, PodName, RunDirKey, StateFile, Vm};
+use cella_shim::vm::{GuestNetwork, LaunchRequest, PodName, RunDirKey, StateFile, Vm};
 use cella_shim::vsock::{Hybrid, Transport};
 use slog::{Discard, Logger, o};
 use tokio::io::{copy, sink};
@@ -85,7 +85,7 @@ impl Bench {
             pod: PodName::default(),
             bundle: &bundle,
             initdata: &initdata,
-            forwards: Vec::new(),
+            network: GuestNetwork::User { forwards: Vec::new() },
             spawner: &spawner,
         };
         let vm = Vm::launch(request, &log).await?;

@@ -48,6 +48,17 @@ pub enum Role {
     },
 }
 
+/// A network namespace as the OCI specification names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NetworkNamespace<'a> {
+    /// The host's: none is named.
+    Host,
+    /// One of its own that nobody has made yet.
+    New,
+    /// One that exists, CNI's.
+    At(&'a Path),
+}
+
 /// A bundle that cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -140,12 +151,14 @@ impl Bundle {
         }
     }
 
-    /// Whether containerd made a network namespace for the pod.
-    pub fn has_network_namespace(&self) -> bool {
-        let namespaces = self.spec.linux.namespaces.iter();
-        namespaces
-            .into_iter()
-            .any(|namespace| namespace.kind == "network" && !namespace.path.is_empty())
+    /// Which network namespace containerd wants the container to have.
+    pub fn network_namespace(&self) -> NetworkNamespace<'_> {
+        let mut namespaces = self.spec.linux.namespaces.iter();
+        match namespaces.find(|namespace| namespace.kind == "network") {
+            None => NetworkNamespace::Host,
+            Some(namespace) if namespace.path.is_empty() => NetworkNamespace::New,
+            Some(namespace) => NetworkNamespace::At(Path::new(&namespace.path)),
+        }
     }
 }
 
@@ -222,7 +235,14 @@ mod tests {
         )
         .unwrap();
         let bundle = Bundle::load(dir.path()).unwrap();
-        assert!(bundle.has_network_namespace());
+        assert_eq!(bundle.network_namespace(), NetworkNamespace::At(Path::new("/x")));
+        for (namespaces, expected) in [
+            ("null", NetworkNamespace::Host),
+            ("[{\"type\": \"network\"}]", NetworkNamespace::New),
+        ] {
+            std::fs::write(&path, format!("{{\"linux\": {{\"namespaces\": {namespaces}}}}}")).unwrap();
+            assert_eq!(Bundle::load(dir.path()).unwrap().network_namespace(), expected);
+        }
         assert_eq!(
             (grouping(&bundle, "me").unwrap().as_str(), bundle.container_name()),
             ("me", "")

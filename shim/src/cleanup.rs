@@ -2,7 +2,8 @@
 //!
 //! The shim's children die with it, so what is left is mostly files; but a program may be stuck in the kernel, or the shim may
 //! have died between two steps. Only what the run directory's `state.json` names is killed, and only if number and start
-//! time both agree. Nothing is unmounted, since the shim mounts nothing. A container of a pod whose bundle has no link to a
+//! time both agree; then the pod's network namespace, if it still exists, is left as CNI made it. Nothing is unmounted, since
+//! the shim mounts nothing. A container of a pod whose bundle has no link to a
 //! run directory had no VM of its own, and nothing is done for it.
 
 use std::fs;
@@ -14,6 +15,7 @@ use std::time::Duration;
 
 use slog::{Logger, info, warn};
 
+use crate::network::{NetworkError, detach};
 use crate::process::{IdentityError, KillOutcome};
 use crate::vm::{RunDirError, StateFile};
 
@@ -57,6 +59,9 @@ pub enum CleanupError {
         /// Its number.
         pid: i32,
     },
+    /// The pod's network namespace is still connected to taps.
+    #[error("restoring the pod's network namespace")]
+    Network(#[from] NetworkError),
     /// The directory stays.
     #[error("cannot remove {path}")]
     Remove {
@@ -105,6 +110,9 @@ pub fn clean_up(bundle: &Path, namespace: &str, id: &str, log: &Logger) -> Resul
     if let Some(failure) = failure {
         // The directory stays, so that a later try finds what is left.
         return Err(failure);
+    }
+    if let Some(netns) = &state.network {
+        detach(netns)?;
     }
     match fs::remove_dir_all(&dir) {
         Ok(()) => info!(log, "removed the run directory"; "path" => dir.display().to_string()),

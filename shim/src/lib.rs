@@ -19,6 +19,7 @@
 //! | [`bundle`], [`options`], [`ports`], [`container_spec`], [`initdata`] | what containerd hands over, made into types |
 //! | [`qemu`] | one struct for each QEMU switch, and the whole command line |
 //! | [`qmp`], [`vsock`], [`process`], [`agent`] | the peers: monitor, transport, children, guest |
+//! | [`network`] | the pod's network namespace: taps, redirects, port forwards |
 //! | [`vm`] | the micro-VM's life, from run directory to clean-up; its size |
 //! | [`task`] | the Task service, containers, stdio, events |
 //! | [`metrics`] | what is counted and timed, as Prometheus text |
@@ -54,7 +55,7 @@
 //! # Limits
 //!
 //! containerd 2.0 or newer (Task API v3). No exec, pause, checkpoint, update or stats; no terminal resizing; no log drivers.
-//! The pod's network namespace is not used yet: the guest has QEMU's user-mode network. SIGTERM to the shim is ignored (a
+//! SIGTERM to the shim is ignored (a
 //! limit of `containerd-shim`); every program that it started dies with it by SIGKILL. Not run on TEE hardware yet.
 //!
 //! # Untrusted bytes
@@ -70,6 +71,7 @@ pub mod container_spec;
 pub mod initdata;
 pub mod logging;
 pub mod metrics;
+pub mod network;
 pub mod options;
 pub mod ports;
 pub mod process;

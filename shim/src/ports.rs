@@ -44,6 +44,12 @@ pub enum PortsError {
         /// Port on the host.
         port: u16,
     },
+    /// The pod has an address of its own.
+    #[error(
+        "annotation io.cella.ports works without a pod network only, and this pod has one: \
+         remove the annotation and reach the pod by its address, a Service or a hostPort"
+    )]
+    PodNetwork,
     /// Too many items.
     #[error("annotation io.cella.ports: at most {MAX_FORWARDS} forwards are allowed")]
     TooMany,

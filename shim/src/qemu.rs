@@ -17,7 +17,7 @@ pub use boot::{Append, Bios, DataDir, Initrd, Kernel};
 pub use compute::{Accelerator, Cpu, Machine, Memory, Smp};
 #[cfg(test)]
 pub(crate) use devices::USER_NET_GUEST;
-pub use devices::{DiskDrive, NetCard, UserNetwork, Vsock};
+pub use devices::{Backend, DiskDrive, Nic, TapNetwork, UserNetwork, Vsock};
 pub use host::{Fixed, MonitorSocket, Name, PidFile, Sandbox, SerialSocket};
 pub use launch::{Launch, Profile};
 pub use tee::SevSnpGuest;

@@ -16,6 +16,7 @@
 mod console;
 mod launch;
 mod machine;
+mod network;
 mod programs;
 mod rundir;
 pub mod sizing;
@@ -29,10 +30,12 @@ use tokio::task::JoinHandle;
 
 pub use console::{ConsoleLog, ConsoleTail};
 pub use launch::{LaunchError, LaunchRequest};
-pub(crate) use programs::GUEST_MAC;
+pub(crate) use network::GUEST_MAC;
+pub use network::GuestNetwork;
 pub use rundir::{About, PodName, RunDir, RunDirError, RunDirKey, StateFile};
 
 use crate::agent::Agent;
+use crate::network::PodNetwork;
 use crate::process::Exit;
 use crate::vsock::Transport;
 
@@ -90,6 +93,7 @@ impl fmt::Display for Death {
 pub struct Vm {
     agent: Agent,
     transport: Arc<dyn Transport>,
+    network: Option<PodNetwork>,
     qemu_pid: u32,
     state: watch::Receiver<State>,
     stop: mpsc::Sender<()>,
@@ -105,6 +109,11 @@ impl Vm {
     /// The way to the guest's ports.
     pub fn transport(&self) -> &dyn Transport {
         self.transport.as_ref()
+    }
+
+    /// The pod's network, for the guest to be told; none on the user-mode network.
+    pub fn network(&self) -> Option<&PodNetwork> {
+        self.network.as_ref()
     }
 
     /// QEMU's process on the host.

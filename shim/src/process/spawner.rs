@@ -2,12 +2,14 @@
 #![allow(unsafe_code, reason = "pre_exec: the death signal must be set between fork and exec")]
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
 
+use rustix::io::FdFlags;
 use rustix::process::Signal;
 use slog::Logger;
 use tokio::sync::oneshot;
@@ -91,6 +93,19 @@ impl Spawner {
     /// # Errors
     /// See [`SpawnError`].
     pub async fn spawn(&self, program: &Program, log: &Logger) -> Result<Child, SpawnError> {
+        self.spawn_with(program, Vec::new(), log).await
+    }
+
+    /// The same, and `program` inherits descriptors, by the numbers that they have here. Once it has started it alone holds them.
+    ///
+    /// # Errors
+    /// See [`SpawnError`].
+    pub async fn spawn_with(
+        &self,
+        program: &Program,
+        inherited: Vec<OwnedFd>,
+        log: &Logger,
+    ) -> Result<Child, SpawnError> {
         let mut command = Command::new(&program.path);
         command
             .args(&program.arguments)
@@ -100,10 +115,13 @@ impl Spawner {
             .stderr(Stdio::piped());
         let shim = rustix::process::getpid();
         // SAFETY: the closure runs in the child between fork and exec of a process with several threads, so it may only call
-        // async-signal-safe functions: prctl and getppid are plain system calls, and no allocation or lock is involved.
+        // async-signal-safe functions: prctl, fcntl and getppid are plain system calls, and no allocation or lock is involved.
         unsafe {
             command.pre_exec(move || {
                 rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+                for descriptor in &inherited {
+                    rustix::io::fcntl_setfd(descriptor, FdFlags::empty())?;
+                }
                 // The shim may have died before the signal was set.
                 if rustix::process::getppid() == Some(shim) {
                     Ok(())

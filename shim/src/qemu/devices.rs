@@ -1,4 +1,6 @@
-//! Devices: one NIC, one vsock, one read-only disk. All modern virtio; the guest has drivers for nothing else.
+//! Devices: NICs, one vsock, one read-only disk. All modern virtio; the guest has drivers for nothing else.
+
+use std::os::fd::RawFd;
 
 use super::Switch;
 use super::opts::Opts;
@@ -30,9 +32,31 @@ pub struct UserNetwork {
     pub forwards: Vec<PortForward>,
 }
 
-/// The NIC at the end of [`UserNetwork`]. No option ROM: the firmware never boots from it.
+/// `-netdev tap`: packets to and from a tap in the pod's network namespace, by descriptors that QEMU inherits.
 #[derive(Clone, Debug)]
-pub struct NetCard {
+pub struct TapNetwork {
+    /// The tap.
+    pub tap: RawFd,
+    /// `/dev/vhost-net`, where the host has it.
+    pub vhost: Option<RawFd>,
+}
+
+/// What is behind a NIC.
+#[derive(Clone, Debug)]
+pub enum Backend {
+    /// Without a pod network.
+    User(UserNetwork),
+    /// One interface of the pod's.
+    Tap(TapNetwork),
+}
+
+/// A NIC and what is behind it. No option ROM: the firmware never boots from it.
+#[derive(Clone, Debug)]
+pub struct Nic {
+    /// Counts from 0: the order in which the guest finds them.
+    pub number: usize,
+    /// What is behind it.
+    pub backend: Backend,
     /// Its hardware address.
     pub mac: String,
 }
@@ -67,9 +91,9 @@ impl Switch for Vsock {
     }
 }
 
-impl Switch for UserNetwork {
-    fn render(&self, line: &mut Vec<String>) {
-        let mut opts = Opts::of("user").with("id", "net0").with("ipv6", "off");
+impl UserNetwork {
+    fn opts(&self, id: &str) -> Opts {
+        let mut opts = Opts::of("user").with("id", id).with("ipv6", "off");
         for forward in &self.forwards {
             let PortForward {
                 host,
@@ -81,18 +105,38 @@ impl Switch for UserNetwork {
                 format!("tcp:{host}:{host_port}-{USER_NET_GUEST}:{guest_port}"),
             );
         }
-        line.extend(["-netdev".into(), opts.into_string()]);
+        opts
     }
 }
 
-impl Switch for NetCard {
+impl TapNetwork {
+    fn opts(&self, id: &str) -> Opts {
+        let opts = Opts::of("tap").with("id", id).with("fd", self.tap);
+        match self.vhost {
+            Some(vhost) => opts.with("vhost", "on").with("vhostfd", vhost),
+            None => opts.with("vhost", "off"),
+        }
+    }
+}
+
+impl Switch for Nic {
     fn render(&self, line: &mut Vec<String>) {
-        let opts = Opts::of("virtio-net-pci")
-            .with("netdev", "net0")
+        let id = format!("net{}", self.number);
+        let backend = match &self.backend {
+            Backend::User(user) => user.opts(&id),
+            Backend::Tap(tap) => tap.opts(&id),
+        };
+        let device = Opts::of("virtio-net-pci")
+            .with("netdev", &id)
             .with("mac", &self.mac)
             .with("disable-legacy", "on")
             .with("romfile", "");
-        line.extend(["-device".into(), opts.into_string()]);
+        line.extend([
+            "-netdev".into(),
+            backend.into_string(),
+            "-device".into(),
+            device.into_string(),
+        ]);
     }
 }
 
@@ -139,27 +183,42 @@ mod tests {
 
     #[test]
     fn network_strings() {
+        let nic = |number, backend| {
+            rendered(&Nic {
+                number,
+                backend,
+                mac: "02:00:00:00:00:01".into(),
+            })
+        };
+        let device =
+            |id| format!("-device virtio-net-pci,netdev={id},mac=02:00:00:00:00:01,disable-legacy=on,romfile=");
         assert_eq!(
-            rendered(&UserNetwork { forwards: vec![] }),
-            "-netdev user,id=net0,ipv6=off"
+            nic(0, Backend::User(UserNetwork { forwards: vec![] })),
+            format!("-netdev user,id=net0,ipv6=off {}", device("net0"))
         );
-        let forward = PortForward {
+        let forwards = vec![PortForward {
             host: Ipv4Addr::LOCALHOST,
             host_port: 18080,
             guest_port: 8080,
-        };
+        }];
         let expected = "-netdev user,id=net0,ipv6=off,hostfwd=tcp:127.0.0.1:18080-10.0.2.15:8080";
         assert_eq!(
-            rendered(&UserNetwork {
-                forwards: vec![forward]
-            }),
-            expected
+            nic(0, Backend::User(UserNetwork { forwards })),
+            format!("{expected} {}", device("net0"))
         );
-        let card = NetCard {
-            mac: "02:00:00:00:00:01".into(),
+        let tap = TapNetwork { tap: 33, vhost: None };
+        assert_eq!(
+            nic(0, Backend::Tap(tap)),
+            format!("-netdev tap,id=net0,fd=33,vhost=off {}", device("net0"))
+        );
+        let tap = TapNetwork {
+            tap: 34,
+            vhost: Some(35),
         };
-        let expected = "-device virtio-net-pci,netdev=net0,mac=02:00:00:00:00:01,disable-legacy=on,romfile=";
-        assert_eq!(rendered(&card), expected);
+        assert_eq!(
+            nic(1, Backend::Tap(tap)),
+            format!("-netdev tap,id=net1,fd=34,vhost=on,vhostfd=35 {}", device("net1"))
+        );
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use super::tee::TEE_ID;
 use super::{
     Accelerator, Append, Bios, Cpu, DataDir, DiskDrive, Fixed, Initrd, Kernel, Machine, Memory, MonitorSocket, Name,
-    NetCard, PidFile, Sandbox, SerialSocket, SevSnpGuest, Smp, Switch, UserNetwork, Vsock,
+    Nic, PidFile, Sandbox, SerialSocket, SevSnpGuest, Smp, Switch, Vsock,
 };
 
 /// What differs between the profiles.
@@ -45,10 +45,8 @@ pub struct Launch {
     pub append: Append,
     /// The vsock device.
     pub vsock: Vsock,
-    /// The network behind the NIC.
-    pub network: UserNetwork,
-    /// The NIC.
-    pub net_card: NetCard,
+    /// The NICs and the networks behind them.
+    pub nics: Vec<Nic>,
     /// The initdata device.
     pub initdata: DiskDrive,
     /// The console.
@@ -75,8 +73,9 @@ impl Launch {
         self.smp.render(&mut line);
         self.memory.render(&mut line);
         self.vsock.render(&mut line);
-        self.network.render(&mut line);
-        self.net_card.render(&mut line);
+        for nic in &self.nics {
+            nic.render(&mut line);
+        }
         self.initdata.render(&mut line);
         self.serial.render(&mut line);
         self.monitor.render(&mut line);
@@ -95,6 +94,7 @@ impl Launch {
 
 #[cfg(test)]
 mod tests {
+    use super::super::{Backend, UserNetwork};
     use super::*;
     use crate::config::Accel;
     use crate::vsock::GuestCid;
@@ -114,10 +114,11 @@ mod tests {
             initrd: Initrd("/g/initrd".into()),
             append: Append("console=ttyS0 quiet".into()),
             vsock,
-            network: UserNetwork { forwards: vec![] },
-            net_card: NetCard {
+            nics: vec![Nic {
+                number: 0,
+                backend: Backend::User(UserNetwork { forwards: vec![] }),
                 mac: "02:00:00:00:00:01".into(),
-            },
+            }],
             initdata: DiskDrive {
                 path: "/r/initdata.img".into(),
                 serial: "initdata",

@@ -11,6 +11,7 @@ use crate::bundle::BundleError;
 use crate::config::ConfigError;
 use crate::container_spec::ImageError;
 use crate::initdata::CarryError;
+use crate::network::NetworkError;
 use crate::options::OptionsError;
 use crate::ports::PortsError;
 use crate::vm::sizing::SizeError;
@@ -32,6 +33,9 @@ pub enum TaskError {
     /// The port forwards.
     #[error(transparent)]
     Ports(#[from] PortsError),
+    /// The pod's network.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
     /// The pod's initdata.
     #[error(transparent)]
     Initdata(#[from] CarryError),
@@ -163,6 +167,7 @@ impl TaskError {
             Self::Agent(AgentError::Timeout { .. }) => Code::DEADLINE_EXCEEDED,
             Self::Options(_)
             | Self::Ports(_)
+            | Self::Network(_)
             | Self::Initdata(CarryError::Missing | CarryError::Bad { .. })
             | Self::Image(_)
             | Self::Size(SizeError::Annotation { .. })

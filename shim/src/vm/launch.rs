@@ -1,6 +1,7 @@
 //! From nothing to an agent that answers.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::console::ConsoleLog;
 use super::machine::Machine;
+use super::network::{GuestNetwork, plug_in};
 use super::programs::{Paths, backend_program, launch, platform_program, text};
 use super::rundir::{About, PodName, RunDir, RunDirError, RunDirKey};
 use super::supervisor::Supervisor;
@@ -21,7 +23,7 @@ use crate::agent::{Agent, AgentError, Hello};
 use crate::config::{Config, SimPrograms, Tee};
 use crate::initdata::{CarryError, Initdata};
 use crate::metrics::{self, ServerError, VmFacts};
-use crate::ports::PortForward;
+use crate::network::{Forwarder, NetworkError, PodNetwork};
 use crate::process::{Child, Program, SpawnError, Spawner};
 use crate::qemu::Vsock;
 use crate::qmp::{Monitor, MonitorError};
@@ -49,8 +51,8 @@ pub struct LaunchRequest<'a> {
     pub bundle: &'a Path,
     /// The pod's initdata.
     pub initdata: &'a Initdata,
-    /// Ports that lead into the guest.
-    pub forwards: Vec<PortForward>,
+    /// What the guest is connected to.
+    pub network: GuestNetwork,
     /// Starts programs.
     pub spawner: &'a Spawner,
 }
@@ -65,6 +67,9 @@ pub enum LaunchError {
     /// The initdata device.
     #[error("preparing the VM's initdata")]
     Initdata(#[from] CarryError),
+    /// The pod's network.
+    #[error("connecting the VM to the pod's network")]
+    Network(#[from] NetworkError),
     /// A listener or file in the run directory.
     #[error("cannot {action} {path}")]
     Io {
@@ -145,6 +150,7 @@ impl Vm {
 struct Up {
     agent: Agent,
     transport: Arc<dyn Transport>,
+    network: Option<PodNetwork>,
     monitor: Monitor,
     events: mpsc::Receiver<crate::qmp::codec::Event>,
     qemu_pid: u32,
@@ -167,6 +173,7 @@ impl Up {
         Vm {
             agent: self.agent,
             transport: self.transport,
+            network: self.network,
             qemu_pid: self.qemu_pid,
             state,
             stop,
@@ -183,6 +190,7 @@ async fn bring_up(machine: &mut Machine, request: &LaunchRequest<'_>, log: &Logg
     let metrics = machine.metrics.insert(metrics).handle();
     let initdata_path = machine.run_dir.file("initdata.img");
     request.initdata.write_device(&initdata_path)?;
+    let plugged = plug_in(machine, &request.network, log).await?;
 
     // QEMU connects to these, so they come first.
     let (monitor_path, monitor_listener) = listen(&machine.run_dir, "qmp.sock")?;
@@ -210,10 +218,10 @@ async fn bring_up(machine: &mut Machine, request: &LaunchRequest<'_>, log: &Logg
     let program = Program {
         name: "qemu",
         path: config.qemu.clone(),
-        arguments: launch(request, vsock, paths).arguments(),
+        arguments: launch(request, vsock, plugged.nics, paths).arguments(),
     };
     debug!(log, "QEMU starts"; "arguments" => program.arguments.join(" "));
-    let qemu = start(machine, request, &program, log).await?;
+    let qemu = start(machine, request, &program, plugged.inherited, log).await?;
     let qemu_pid = qemu.identity().pid.unsigned_abs();
     machine.qemu = Some(qemu);
     metrics.qemu(qemu_pid);
@@ -236,11 +244,16 @@ async fn bring_up(machine: &mut Machine, request: &LaunchRequest<'_>, log: &Logg
     }
     metrics.agent(agent.clone());
     machine.run_dir.note_ready()?;
+    if let Some(listeners) = plugged.listeners {
+        let forwarder = Forwarder::start(listeners, transport.clone(), log.clone());
+        machine.forwarder = Some(forwarder.map_err(NetworkError::Listen)?);
+    }
     info!(log, "the agent is ready"; "version" => hello.version, "qemu-pid" => qemu_pid,
         "initdata" => hex::encode(hello.initdata_digest), "boot-ms" => started.elapsed().as_millis());
     Ok(Up {
         agent,
         transport,
+        network: plugged.network,
         monitor,
         events,
         qemu_pid,
@@ -279,11 +292,11 @@ async fn start_helpers(
     let backend_path = machine.run_dir.file("vhost.sock");
     let platform_path = machine.run_dir.file(&format!("vsock_{SIM_PLATFORM_PORT}"));
     let platform = platform_program(programs, &platform_path, pid_file, &request.config.firmware);
-    machine.platform = Some(start(machine, request, &platform, log).await?);
+    machine.platform = Some(start(machine, request, &platform, Vec::new(), log).await?);
     wait_for_socket(machine, platform.name, &platform_path).await?;
 
     let backend = backend_program(programs, &backend_path, &vsock_path);
-    machine.vsock = Some(start(machine, request, &backend, log).await?);
+    machine.vsock = Some(start(machine, request, &backend, Vec::new(), log).await?);
     wait_for_socket(machine, backend.name, &backend_path).await?;
     Ok((
         Vsock::VhostUser {
@@ -297,9 +310,10 @@ async fn start(
     machine: &mut Machine,
     request: &LaunchRequest<'_>,
     program: &Program,
+    inherited: Vec<OwnedFd>,
     log: &Logger,
 ) -> Result<Child, LaunchError> {
-    let child = request.spawner.spawn(program, log).await?;
+    let child = request.spawner.spawn_with(program, inherited, log).await?;
     debug!(log, "program started"; "program" => program.name, "pid" => child.identity().pid);
     Ok(machine.recorded(child)?)
 }

@@ -6,8 +6,10 @@ use tokio::task::JoinHandle;
 
 use super::Death;
 use super::console::ConsoleTail;
+use super::network::Plug;
 use super::rundir::{RunDir, RunDirError};
 use crate::metrics::Server;
+use crate::network::Forwarder;
 use crate::process::{Child, Exit};
 
 /// How long a helper may take to end by itself once QEMU is gone.
@@ -19,12 +21,14 @@ const CONSOLE_LINES: usize = 6;
 
 /// What a VM consists of on the host. Dropping it kills the programs and removes the files.
 pub(super) struct Machine {
-    // QEMU first: fields are dropped in this order, and the files go last.
+    // QEMU first: fields are dropped in this order, and the files, which say what else there is, go last.
     pub(super) qemu: Option<Child>,
     pub(super) vsock: Option<Child>,
     pub(super) platform: Option<Child>,
     pub(super) console: Option<(ConsoleTail, JoinHandle<()>)>,
     pub(super) metrics: Option<Server>,
+    pub(super) forwarder: Option<Forwarder>,
+    pub(super) plug: Option<Plug>,
     pub(super) run_dir: RunDir,
 }
 
@@ -36,6 +40,8 @@ impl Machine {
             platform: None,
             console: None,
             metrics: None,
+            forwarder: None,
+            plug: None,
             run_dir,
         }
     }
@@ -99,6 +105,12 @@ impl Machine {
         }
         for helper in [&mut self.vsock, &mut self.platform].into_iter().flatten() {
             helper.terminate(HELPER_PATIENCE).await;
+        }
+        if let Some(forwarder) = self.forwarder.take() {
+            forwarder.stop().await;
+        }
+        if let Some(plug) = self.plug.take() {
+            plug.pull().await;
         }
         // The stream ended with QEMU; the reader is aborted by the drop otherwise.
         self.last_console_lines().await;

@@ -6,12 +6,10 @@ use super::launch::LaunchRequest;
 use crate::config::{SimPrograms, Tee};
 use crate::process::Program;
 use crate::qemu::{
-    Accelerator, Append, Bios, Cpu, DataDir, DiskDrive, Initrd, Kernel, Launch, Memory, MonitorSocket, Name, NetCard,
-    PidFile, Profile, SerialSocket, SevSnpGuest, Smp, UserNetwork, Vsock,
+    Accelerator, Append, Bios, Cpu, DataDir, DiskDrive, Initrd, Kernel, Launch, Memory, MonitorSocket, Name, Nic,
+    PidFile, Profile, SerialSocket, SevSnpGuest, Smp, Vsock,
 };
 
-/// The guest's NIC; alone in its network, so any address does.
-pub(crate) const GUEST_MAC: &str = "02:00:00:00:00:01";
 /// vhost-device-vsock's address for the one guest it serves; never seen by another VM.
 const HYBRID_CID: u32 = 3;
 /// Guest kernels of this age hang on larger writes without it (`vsock.md`, 2).
@@ -60,7 +58,7 @@ pub(super) struct Paths {
 }
 
 /// QEMU's switches for this request.
-pub(super) fn launch(request: &LaunchRequest<'_>, vsock: Vsock, paths: Paths) -> Launch {
+pub(super) fn launch(request: &LaunchRequest<'_>, vsock: Vsock, nics: Vec<Nic>, paths: Paths) -> Launch {
     let config = request.config;
     let host_data = request.initdata.host_data;
     let (profile, tee, snp) = match config.tee {
@@ -89,10 +87,7 @@ pub(super) fn launch(request: &LaunchRequest<'_>, vsock: Vsock, paths: Paths) ->
         initrd: Initrd(config.guest.initrd.clone()),
         append: Append(config.guest.cmdline.clone()),
         vsock,
-        network: UserNetwork {
-            forwards: request.forwards.clone(),
-        },
-        net_card: NetCard { mac: GUEST_MAC.into() },
+        nics,
         initdata: DiskDrive {
             path: paths.initdata,
             serial: "initdata",

@@ -12,6 +12,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::network::NetNsId;
 use crate::process::Identity;
 use crate::vsock::GuestCid;
 
@@ -47,6 +48,9 @@ pub struct StateFile {
     /// For people and `cellactl ps`; nothing is decided by it.
     #[serde(default)]
     pub about: About,
+    /// The pod's network namespace that the VM is connected to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<NetNsId>,
 }
 
 /// What a state file tells people about a VM.
@@ -176,6 +180,7 @@ impl RunDir {
             id: key.id.clone(),
             processes: Vec::new(),
             about: About::default(),
+            network: None,
         };
         // From here on a failure removes what was made.
         let dir = Self { path, link, state };
@@ -228,6 +233,15 @@ impl RunDir {
     /// The state file could not be written.
     pub fn record(&mut self, process: &Identity) -> Result<(), RunDirError> {
         self.state.processes.push(process.clone());
+        self.write_state()
+    }
+
+    /// Notes the pod's network namespace, before anything is changed there.
+    ///
+    /// # Errors
+    /// The state file could not be written.
+    pub fn record_network(&mut self, netns: &NetNsId) -> Result<(), RunDirError> {
+        self.state.network = Some(netns.clone());
         self.write_state()
     }
 

@@ -136,7 +136,11 @@ impl Host {
         for (key, value) in annotations {
             all[*key] = (*value).into();
         }
-        let spec = serde_json::json!({ "process": { "args": ["/bin/app"], "cwd": "/" }, "annotations": all });
+        let spec = serde_json::json!({
+            "process": { "args": ["/bin/app"], "cwd": "/" },
+            "annotations": all,
+            "linux": { "namespaces": [{ "type": "network" }] },
+        });
         fs::write(self.bundle().join("config.json"), spec.to_string()).unwrap();
         CreateTaskRequest {
             id: id.into(),

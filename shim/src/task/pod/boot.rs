@@ -14,7 +14,6 @@ use crate::config::{Accel, Config, Tee};
 use crate::initdata::{self, Initdata};
 use crate::metrics;
 use crate::options::config_source;
-use crate::ports;
 use crate::vm::{LaunchRequest, RunDirKey, Vm, sizing};
 
 /// A VM that came up for a container that is not there yet. Dropped without [`BootGuard::commit`], the slot is
@@ -63,8 +62,8 @@ impl Pod {
         self.parts.verbosity.set_from_config(config.log_level);
         let annotation = bundle.annotation(initdata::ANNOTATION).map(str::to_owned);
         let initdata = off_thread(move || Initdata::from_annotation(annotation.as_deref())).await??;
-        let forwards = ports::parse(bundle.annotation(ports::ANNOTATION).unwrap_or_default())?;
-        warn_about(&config, bundle, log);
+        let network = network::choose(bundle)?;
+        warn_about(&config, log);
         let key = RunDirKey {
             containerd: self.parts.containerd.clone(),
             namespace: self.parts.namespace.clone(),
@@ -76,15 +75,12 @@ impl Pod {
             pod: bundle.pod_name(),
             bundle: &bundle.dir,
             initdata: &initdata,
-            forwards,
+            network,
             spawner: &self.parts.spawner,
         };
         let vm = Arc::new(Vm::launch(launch, log).await?);
-        if let Err(error) = vm
-            .agent()
-            .configure_network(&network::user_network(&bundle.spec.hostname))
-            .await
-        {
+        let description = network::describe(vm.network(), &network::Resolver::default(), &bundle.spec.hostname);
+        if let Err(error) = vm.agent().configure_network(&description).await {
             let error = explain(&vm, error).await;
             vm.stop().await;
             return Err(error);
@@ -94,18 +90,12 @@ impl Pod {
     }
 }
 
-fn warn_about(config: &Config, bundle: &Bundle, log: &Logger) {
+fn warn_about(config: &Config, log: &Logger) {
     let log = log.new(o!("accel" => config.accel.to_string()));
     if matches!(config.tee, Tee::Sim(_)) {
         warn!(log, "tee = \"sim\": this guest is NOT protected from this host");
     }
     if config.accel == Accel::Tcg {
         warn!(log, "no KVM: the guest's instructions are translated, which is slow");
-    }
-    if bundle.has_network_namespace() {
-        warn!(
-            log,
-            "the pod's network namespace is not used yet: the guest has QEMU's user-mode network"
-        );
     }
 }
