@@ -170,6 +170,15 @@ impl Agent {
         })
     }
 
+    /// Makes a volume of the pod, or replaces its files.
+    ///
+    /// # Errors
+    /// See [`AgentError`]; 10 s at most.
+    pub async fn put_volume(&self, request: &wire::PutVolumeRequest) -> Result<(), AgentError> {
+        let call = self.client.put_volume(within(QUICK), request);
+        bounded("PutVolume", QUICK, call).await.map(drop)
+    }
+
     /// Takes a pipe's stream; each may be taken once.
     ///
     /// # Errors

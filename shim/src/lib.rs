@@ -21,6 +21,7 @@
 //! | [`qmp`], [`vsock`], [`process`], [`agent`] | the peers: monitor, transport, children, guest |
 //! | [`network`] | the pod's network namespace: taps, redirects, port forwards |
 //! | [`vm`] | the micro-VM's life, from run directory to clean-up; its size |
+//! | [`volumes`] | bind mounts of a bundle made into volumes of the agent |
 //! | [`task`] | the Task service, containers, stdio, events |
 //! | [`metrics`] | what is counted and timed, as Prometheus text |
 //! | [`cleanup`] | `containerd-shim-cella-v2 delete`, after the shim itself has died |
@@ -82,4 +83,5 @@ pub mod snapshotter;
 pub mod task;
 pub mod untrusted;
 pub mod vm;
+pub mod volumes;
 pub mod vsock;

@@ -16,6 +16,7 @@ use crate::options::OptionsError;
 use crate::ports::PortsError;
 use crate::vm::sizing::SizeError;
 use crate::vm::{LaunchError, Outcome};
+use crate::volumes::VolumeError;
 
 /// A request that failed.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +52,9 @@ pub enum TaskError {
     /// The agent refused or failed.
     #[error(transparent)]
     Agent(#[from] AgentError),
+    /// A volume.
+    #[error(transparent)]
+    Volume(#[from] VolumeError),
     /// A fifo of containerd's.
     #[error("attaching the container's {pipe}")]
     Stdio {
@@ -163,7 +167,9 @@ impl TaskError {
     pub fn code(&self) -> Code {
         match self {
             // The agent's own verdict.
-            Self::Agent(AgentError::Refused { code, .. }) => *code,
+            Self::Agent(AgentError::Refused { code, .. })
+            | Self::Volume(VolumeError::Agent(AgentError::Refused { code, .. })) => *code,
+            Self::Volume(error) => error.code().unwrap_or(Code::INTERNAL),
             Self::Agent(AgentError::Timeout { .. }) => Code::DEADLINE_EXCEEDED,
             Self::Options(_)
             | Self::Ports(_)
