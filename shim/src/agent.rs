@@ -1,10 +1,14 @@
 //! The agent's API as the shim uses it.
 //!
 //! Answers are the guest's and therefore hostile: ttrpc bounds a frame to 4 MiB, this module bounds and cleans what is in it.
-//! Every call has a deadline but two, which end with the VM: [`Agent::start_container`] (images and models are pulled
-//! then) and [`Agent::wait_container`]. A refusal keeps the gRPC code that the agent gave it.
+//! Every call has a deadline but three, which end with the VM: [`Agent::start_process`] (images and models are pulled
+//! then), [`Agent::wait_process`] and [`Agent::next_event`]. A refusal keeps the gRPC code that the agent gave it.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+mod container;
+mod process;
+
+use std::fmt;
+use std::time::{Duration, SystemTime};
 
 use cella_protos::agent as wire;
 use cella_protos::agent_ttrpc::AgentClient;
@@ -14,16 +18,13 @@ use tokio::io::AsyncWriteExt;
 use ttrpc::Code;
 use ttrpc::context::{Context, with_timeout};
 
+pub use container::{GuestEvent, GuestEventKind};
+
 use crate::untrusted::{MAX_MESSAGE, printable};
 use crate::vsock::{Stream, Transport, VsockError};
 
 /// For calls that the agent answers from what it knows.
 const QUICK: Duration = Duration::from_secs(10);
-/// For a signal, which is a system call in the guest; a SIGKILL that takes longer costs the VM.
-const SIGNAL: Duration = Duration::from_secs(5);
-/// Most pipes of one container.
-const PIPES: usize = 3;
-
 /// A connection to an agent.
 #[derive(Clone)]
 pub struct Agent {
@@ -39,7 +40,46 @@ pub struct Hello {
     pub initdata_digest: [u8; 32],
 }
 
-/// Stream numbers of a container's pipes.
+/// A process in the guest, by containerd's names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProcessId {
+    /// The container.
+    pub container: String,
+    /// The exec; empty for the container's own process.
+    pub exec: String,
+}
+
+impl ProcessId {
+    /// The container's own process.
+    pub fn first(container: &str) -> Self {
+        Self::exec(container, "")
+    }
+
+    /// A further process.
+    pub fn exec(container: &str, exec: &str) -> Self {
+        Self {
+            container: container.to_owned(),
+            exec: exec.to_owned(),
+        }
+    }
+
+    /// Whether it is a further process.
+    pub fn is_exec(&self) -> bool {
+        !self.exec.is_empty()
+    }
+}
+
+impl fmt::Display for ProcessId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_exec() {
+            write!(f, "exec {:?} of container {:?}", self.exec, self.container)
+        } else {
+            write!(f, "container {:?}", self.container)
+        }
+    }
+}
+
+/// Stream numbers of a process's pipes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pipes {
     /// Where stdin goes.
@@ -50,13 +90,24 @@ pub struct Pipes {
     pub stderr: Option<u32>,
 }
 
-/// How a container ended.
+/// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ExitInfo {
     /// 128 + signal when killed.
     pub status: u32,
     /// By the guest's clock, replaced by the host's where that makes no sense.
     pub at: SystemTime,
+}
+
+/// What the agent says about a process that has ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// How.
+    pub exit: ExitInfo,
+    /// Whether a process of the container was killed for want of memory.
+    pub out_of_memory: bool,
+    /// What it left in its termination log, cut to what Kubernetes takes.
+    pub termination_message: Vec<u8>,
 }
 
 impl ExitInfo {
@@ -157,28 +208,6 @@ impl Agent {
         bounded("ConfigureNetwork", QUICK, call).await.map(drop)
     }
 
-    /// Asks for a container; a denial by the policy is [`AgentError::Refused`].
-    ///
-    /// # Errors
-    /// See [`AgentError`]; 10 s at most. Pipes that were not asked for or are numbered twice are invalid.
-    pub async fn create_container(&self, request: &wire::CreateContainerRequest) -> Result<Pipes, AgentError> {
-        let call = self.client.create_container(within(QUICK), request);
-        let answer = bounded("CreateContainer", QUICK, call).await?;
-        pipes(request, &answer).map_err(|what| AgentError::Invalid {
-            call: "CreateContainer",
-            what,
-        })
-    }
-
-    /// Makes a volume of the pod, or replaces its files.
-    ///
-    /// # Errors
-    /// See [`AgentError`]; 10 s at most.
-    pub async fn put_volume(&self, request: &wire::PutVolumeRequest) -> Result<(), AgentError> {
-        let call = self.client.put_volume(within(QUICK), request);
-        bounded("PutVolume", QUICK, call).await.map(drop)
-    }
-
     /// Takes a pipe's stream; each may be taken once.
     ///
     /// # Errors
@@ -195,62 +224,6 @@ impl Agent {
         stream.write_all(&number.to_le_bytes()).await.map_err(io)?;
         stream.flush().await.map_err(io)?;
         Ok(stream)
-    }
-
-    /// Starts the process; waits for keys, image and models, however long that takes. Cancel it when the VM dies.
-    ///
-    /// # Errors
-    /// See [`AgentError`].
-    pub async fn start_container(&self, id: &str) -> Result<(), AgentError> {
-        let request = wire::StartContainerRequest {
-            id: id.to_owned(),
-            ..Default::default()
-        };
-        let answer = self.client.start_container(Context::default(), &request).await;
-        answer.map(drop).map_err(|error| failure("StartContainer", error))
-    }
-
-    /// Waits for the process's end. Cancel it when the VM dies.
-    ///
-    /// # Errors
-    /// See [`AgentError`].
-    pub async fn wait_container(&self, id: &str) -> Result<ExitInfo, AgentError> {
-        let request = wire::WaitContainerRequest {
-            id: id.to_owned(),
-            ..Default::default()
-        };
-        let answer = self.client.wait_container(Context::default(), &request).await;
-        answer
-            .map(|answer| exit_info(&answer, SystemTime::now()))
-            .map_err(|error| failure("WaitContainer", error))
-    }
-
-    /// Sends a signal to the process, or to all of the container's.
-    ///
-    /// # Errors
-    /// See [`AgentError`]; 5 s at most.
-    pub async fn signal_container(&self, id: &str, signal: u32, all: bool) -> Result<(), AgentError> {
-        let request = wire::SignalContainerRequest {
-            id: id.to_owned(),
-            signal,
-            all,
-            ..Default::default()
-        };
-        let call = self.client.signal_container(within(SIGNAL), &request);
-        bounded("SignalContainer", SIGNAL, call).await.map(drop)
-    }
-
-    /// Removes a container that is not running.
-    ///
-    /// # Errors
-    /// See [`AgentError`]; 10 s at most.
-    pub async fn delete_container(&self, id: &str) -> Result<(), AgentError> {
-        let request = wire::DeleteContainerRequest {
-            id: id.to_owned(),
-            ..Default::default()
-        };
-        let call = self.client.delete_container(within(QUICK), &request);
-        bounded("DeleteContainer", QUICK, call).await.map(drop)
     }
 
     /// What the agent says of itself, within `deadline`.
@@ -313,45 +286,6 @@ fn failure(call: &'static str, error: ttrpc::Error) -> AgentError {
     }
 }
 
-fn pipes(
-    request: &wire::CreateContainerRequest,
-    answer: &wire::CreateContainerResponse,
-) -> Result<Pipes, &'static str> {
-    let pipes = [
-        (request.stdin, answer.stdin_stream),
-        (request.stdout, answer.stdout_stream),
-        (request.stderr, answer.stderr_stream),
-    ];
-    let mut seen = Vec::with_capacity(PIPES);
-    for (wanted, number) in pipes {
-        if number != 0 && !wanted {
-            return Err("a pipe that was not asked for");
-        }
-        if number != 0 && seen.contains(&number) {
-            return Err("two pipes with one number");
-        }
-        seen.push(number);
-    }
-    let some = |number: u32| (number != 0).then_some(number);
-    Ok(Pipes {
-        stdin: some(answer.stdin_stream),
-        stdout: some(answer.stdout_stream),
-        stderr: some(answer.stderr_stream),
-    })
-}
-
-/// The guest's clock is its own; a time that is before the epoch or in the future is replaced by `now`.
-fn exit_info(answer: &wire::WaitContainerResponse, now: SystemTime) -> ExitInfo {
-    let told = u64::try_from(answer.exited_at_unix_ns).ok().filter(|ns| *ns > 0);
-    let at = told
-        .and_then(|ns| UNIX_EPOCH.checked_add(Duration::from_nanos(ns)))
-        .filter(|at| *at <= now);
-    ExitInfo {
-        status: answer.exit_status.min(255),
-        at: at.unwrap_or(now),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -388,53 +322,5 @@ mod tests {
             failure("Hello", ttrpc::Error::RemoteClosed),
             AgentError::Broken { call: "Hello", .. }
         ));
-    }
-
-    #[test]
-    fn pipes_must_match_the_request() {
-        let request = wire::CreateContainerRequest {
-            stdout: true,
-            stderr: true,
-            ..Default::default()
-        };
-        let answer = |stdin_stream, stdout_stream, stderr_stream| wire::CreateContainerResponse {
-            stdin_stream,
-            stdout_stream,
-            stderr_stream,
-            ..Default::default()
-        };
-        let good = Pipes {
-            stdin: None,
-            stdout: Some(5),
-            stderr: None,
-        };
-        assert_eq!(pipes(&request, &answer(0, 5, 0)), Ok(good));
-        assert!(pipes(&request, &answer(1, 5, 0)).is_err());
-        assert!(pipes(&request, &answer(0, 5, 5)).is_err());
-    }
-
-    #[test]
-    fn a_guest_cannot_die_in_the_future() {
-        let now = UNIX_EPOCH + Duration::from_secs(1000);
-        let info = |exit_status, exited_at_unix_ns| {
-            exit_info(
-                &wire::WaitContainerResponse {
-                    exit_status,
-                    exited_at_unix_ns,
-                    ..Default::default()
-                },
-                now,
-            )
-        };
-        assert_eq!(
-            info(137, 5),
-            ExitInfo {
-                status: 137,
-                at: UNIX_EPOCH + Duration::from_nanos(5)
-            }
-        );
-        for odd in [0, -1, i64::MIN, i64::MAX] {
-            assert_eq!(info(u32::MAX, odd), ExitInfo { status: 255, at: now });
-        }
     }
 }

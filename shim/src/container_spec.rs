@@ -18,7 +18,7 @@
 use cella_protos::agent;
 use containerd_shim::protos::types::mount::Mount as TaskMount;
 
-use crate::bundle::oci::{Capabilities, Mount, Spec};
+use crate::bundle::oci::{Capabilities, Mount, Process, Resources, Rlimit, Spec, User};
 
 /// Mount option by which `cella-snapshotter` names the image.
 const IMAGE_OPTION: &str = "x-cella.image=";
@@ -54,32 +54,17 @@ pub fn translate(spec: &Spec, terminal: bool) -> agent::ContainerSpec {
     out.args.clone_from(&process.args);
     out.env.clone_from(&process.env);
     out.cwd.clone_from(&process.cwd);
-    out.user = Some(agent::User {
-        uid: process.user.uid,
-        gid: process.user.gid,
-        additional_gids: process.user.additional_gids.clone(),
-        ..Default::default()
-    })
-    .into();
+    out.user = Some(user(&process.user)).into();
     out.mounts = spec.mounts.iter().map(mount).collect();
     out.capabilities = Some(capabilities(&process.capabilities)).into();
-    out.rlimits = process
-        .rlimits
-        .iter()
-        .map(|limit| agent::Rlimit {
-            type_: limit.kind.clone(),
-            soft: limit.soft,
-            hard: limit.hard,
-            ..Default::default()
-        })
-        .collect();
+    out.rlimits = process.rlimits.iter().map(rlimit).collect();
     out.hostname.clone_from(&spec.hostname);
     out.no_new_privileges = process.no_new_privileges;
     out.readonly_rootfs = spec.root.readonly;
     out.terminal = process.terminal || terminal;
     out.masked_paths.clone_from(&spec.linux.masked_paths);
     out.readonly_paths.clone_from(&spec.linux.readonly_paths);
-    out.resources = Some(resources(spec)).into();
+    out.resources = Some(resources(&spec.linux.resources)).into();
     out.sysctl = spec.linux.sysctl.clone().into_iter().collect();
     out.devices = spec.linux.devices.iter().map(|device| device.path.clone()).collect();
     out.hooks = spec
@@ -90,6 +75,22 @@ pub fn translate(spec: &Spec, terminal: bool) -> agent::ContainerSpec {
         .map(|hook| hook.path.clone())
         .collect();
     out
+}
+
+/// Translates the process of an exec; pipes and ids are the caller's. `terminal` is the request's, which must agree with
+/// the process's.
+pub fn translate_exec(process: &Process, terminal: bool) -> agent::ExecProcessRequest {
+    agent::ExecProcessRequest {
+        args: process.args.clone(),
+        env: process.env.clone(),
+        cwd: process.cwd.clone(),
+        user: Some(user(&process.user)).into(),
+        capabilities: Some(capabilities(&process.capabilities)).into(),
+        rlimits: process.rlimits.iter().map(rlimit).collect(),
+        no_new_privileges: process.no_new_privileges,
+        terminal: process.terminal || terminal,
+        ..Default::default()
+    }
 }
 
 /// The image candidates that the snapshotter wrote into the options of the rootfs mounts, in its order.
@@ -120,6 +121,24 @@ pub fn images(rootfs: &[TaskMount]) -> Result<Vec<String>, ImageError> {
     }
 }
 
+fn user(user: &User) -> agent::User {
+    agent::User {
+        uid: user.uid,
+        gid: user.gid,
+        additional_gids: user.additional_gids.clone(),
+        ..Default::default()
+    }
+}
+
+fn rlimit(limit: &Rlimit) -> agent::Rlimit {
+    agent::Rlimit {
+        type_: limit.kind.clone(),
+        soft: limit.soft,
+        hard: limit.hard,
+        ..Default::default()
+    }
+}
+
 fn mount(mount: &Mount) -> agent::Mount {
     agent::Mount {
         destination: mount.destination.clone(),
@@ -141,8 +160,8 @@ fn capabilities(from: &Capabilities) -> agent::Capabilities {
     }
 }
 
-fn resources(spec: &Spec) -> agent::Resources {
-    let from = &spec.linux.resources;
+/// Translates limits; what is not there is 0 or empty.
+pub fn resources(from: &Resources) -> agent::Resources {
     agent::Resources {
         memory_limit_bytes: from.memory.limit,
         cpu_quota_us: from.cpu.quota,

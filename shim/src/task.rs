@@ -5,28 +5,38 @@
 //! | Create | of a sandbox or of a lone container: the VM comes up; of a container: the agent checks it and makes its pipes |
 //! | Start | the agent waits for keys, image and models, then starts the process; as long as that takes |
 //! | State, Wait, Pids, Connect | answered from the shim's own memory, never waiting for the guest |
+//! | Exec | the agent checks a further process against the policy and makes its pipes; Start runs it |
 //! | Kill | a signal through the agent; of a sandbox: the VM goes down |
+//! | ResizePty | through the agent; before the process runs: when it runs |
 //! | CloseIO | end of stdin |
-//! | Delete | of the last container: the VM goes down |
+//! | Pause, Resume, Update, Stats | through the agent; Stats of a sandbox: of the whole pod |
+//! | Delete | of a container; of the last one: the VM goes down |
 //! | Shutdown | the shim ends if it has no container left |
-//! | Exec, Pause, Resume, Checkpoint, ResizePty, Update, Stats | UNIMPLEMENTED: the agent's API has none of them |
+//! | Checkpoint | UNIMPLEMENTED: a confidential guest's state does not leave it |
 //!
-//! The pid that containerd sees is QEMU's, of every container: a guest's pids mean nothing on the host. [`Pod`] has the
-//! logic, [`Container`] the states of one container, [`Publisher`] the events; this file only translates requests, and
+//! The pid that containerd sees is QEMU's, of every process: a guest's pids mean nothing on the host. [`Pod`] has the
+//! logic, [`Process`] the states of one process, [`Publisher`] the events; this file only translates requests, and
 //! [`TaskError`] is where errors become status codes.
 
 mod container;
+mod copies;
 mod error;
 mod events;
 mod network;
 mod pod;
+mod process;
+mod stats;
+mod stdio;
 
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use async_trait::async_trait;
 use containerd_shim::protos::api::{ProcessInfo, Status};
+use containerd_shim::protos::protobuf::Message;
+use containerd_shim::protos::protobuf::well_known_types::any::Any;
 use containerd_shim::protos::protobuf::well_known_types::timestamp::Timestamp;
+use containerd_shim::protos::shim::oci::ProcessDetails;
 use containerd_shim::protos::shim::shim as wire;
 use containerd_shim::protos::types::empty::Empty;
 use containerd_shim::{Task, TtrpcContext, TtrpcResult};
@@ -34,10 +44,13 @@ use slog::{Logger, debug, warn};
 
 use crate::metrics;
 
-pub use container::{Container, Kind, Phase};
+pub use container::{Container, MAX_EXECS};
+pub use copies::Copies;
 pub use error::TaskError;
 pub use events::Publisher;
 pub use pod::{Pod, PodParts};
+pub use process::{Kind, Phase, Process, TerminalSize};
+pub use stdio::{Place, Stdio};
 
 /// Answers containerd's requests.
 pub struct TaskService {
@@ -67,19 +80,6 @@ impl TaskService {
         }
         result.map_err(TaskError::into_status)
     }
-
-    fn container(&self, id: &str, exec_id: &str) -> Result<Arc<Container>, TaskError> {
-        if !exec_id.is_empty() {
-            return Err(TaskError::UnknownExec {
-                exec_id: exec_id.to_owned(),
-            });
-        }
-        self.pod.container(id)
-    }
-
-    fn unimplemented<T>(&self, call: &'static str, id: &str) -> TtrpcResult<T> {
-        self.answer(call, id, Err(TaskError::Unsupported { what: call }))
-    }
 }
 
 #[async_trait]
@@ -98,39 +98,33 @@ impl Task for TaskService {
     }
 
     async fn start(&self, _: &TtrpcContext, req: wire::StartRequest) -> TtrpcResult<wire::StartResponse> {
-        let started = match self.container(&req.id, &req.exec_id) {
-            Ok(container) => {
-                // A caller that gives up must not leave the container between two states: the start goes on without it.
-                let start = tokio::spawn(self.pod.clone().start(container));
-                start.await.unwrap_or(Err(TaskError::Interrupted))
-            }
+        let started = match self.pod.process(&req.id, &req.exec_id) {
+            // A caller that gives up must not leave the process between two states: the start goes on without it.
+            Ok(process) => finished(self.pod.clone().start(process)).await,
             Err(error) => Err(error),
         };
-        self.answer(
-            "Start",
-            &req.id,
-            started.map(|pid| wire::StartResponse {
-                pid,
-                ..Default::default()
-            }),
-        )
+        let started = started.map(|pid| wire::StartResponse {
+            pid,
+            ..Default::default()
+        });
+        self.answer("Start", &req.id, started)
     }
 
     async fn state(&self, _: &TtrpcContext, req: wire::StateRequest) -> TtrpcResult<wire::StateResponse> {
-        let state = self
-            .container(&req.id, &req.exec_id)
-            .map(|container| state_of(&container));
+        let state = self.pod.container(&req.id).and_then(|container| {
+            let process = self.pod.process(&req.id, &req.exec_id)?;
+            Ok(state_of(&container, &process))
+        });
         self.answer("State", &req.id, state)
     }
 
     async fn wait(&self, _: &TtrpcContext, req: wire::WaitRequest) -> TtrpcResult<wire::WaitResponse> {
-        let result = match self.container(&req.id, &req.exec_id) {
-            Ok(container) => {
-                let exit = container.exited().await;
-                let exited_at = Some(timestamp(exit.at)).into();
+        let result = match self.pod.process(&req.id, &req.exec_id) {
+            Ok(process) => {
+                let exit = process.exited().await;
                 Ok(wire::WaitResponse {
                     exit_status: exit.status,
-                    exited_at,
+                    exited_at: Some(timestamp(exit.at)).into(),
                     ..Default::default()
                 })
             }
@@ -140,20 +134,20 @@ impl Task for TaskService {
     }
 
     async fn kill(&self, _: &TtrpcContext, req: wire::KillRequest) -> TtrpcResult<Empty> {
-        let result = match self.container(&req.id, &req.exec_id) {
-            Ok(container) => self.pod.clone().kill(container, req.signal, req.all).await,
+        let result = match self.pod.process(&req.id, &req.exec_id) {
+            Ok(process) => self.pod.clone().kill(process, req.signal, req.all).await,
             Err(error) => Err(error),
         };
         self.answer("Kill", &req.id, result.map(|()| Empty::new()))
     }
 
     async fn delete(&self, _: &TtrpcContext, req: wire::DeleteRequest) -> TtrpcResult<wire::DeleteResponse> {
-        let result = match self.container(&req.id, &req.exec_id) {
-            Ok(container) => {
-                let delete = tokio::spawn(self.pod.clone().delete(container.clone()));
-                let exit = delete.await.unwrap_or(Err(TaskError::Interrupted));
+        let result = match self.pod.process(&req.id, &req.exec_id) {
+            Ok(process) => {
+                let pid = process.pid();
+                let exit = finished(self.pod.clone().delete(process)).await;
                 exit.map(|exit| wire::DeleteResponse {
-                    pid: container.pid(),
+                    pid,
                     exit_status: exit.status,
                     exited_at: Some(timestamp(exit.at)).into(),
                     ..Default::default()
@@ -165,31 +159,90 @@ impl Task for TaskService {
     }
 
     async fn pids(&self, _: &TtrpcContext, req: wire::PidsRequest) -> TtrpcResult<wire::PidsResponse> {
-        let result = self.container(&req.id, "").map(|container| wire::PidsResponse {
-            processes: vec![ProcessInfo {
-                pid: container.pid(),
-                ..Default::default()
-            }],
+        let pids = self.pod.container(&req.id).map(|container| wire::PidsResponse {
+            processes: processes_of(&container),
             ..Default::default()
         });
-        self.answer("Pids", &req.id, result)
+        self.answer("Pids", &req.id, pids)
     }
 
     async fn close_io(&self, _: &TtrpcContext, req: wire::CloseIORequest) -> TtrpcResult<Empty> {
-        let result = self.container(&req.id, &req.exec_id).map(|container| {
+        let closed = self.pod.process(&req.id, &req.exec_id).map(|process| {
             if req.stdin {
-                container.io().close_input();
+                process.io().close_input();
             }
             Empty::new()
         });
-        self.answer("CloseIO", &req.id, result)
+        self.answer("CloseIO", &req.id, closed)
+    }
+
+    async fn exec(&self, _: &TtrpcContext, req: wire::ExecProcessRequest) -> TtrpcResult<Empty> {
+        let id = req.id.clone();
+        let added = finished(self.pod.clone().exec(req)).await;
+        self.answer("Exec", &id, added.map(|()| Empty::new()))
+    }
+
+    async fn resize_pty(&self, _: &TtrpcContext, req: wire::ResizePtyRequest) -> TtrpcResult<Empty> {
+        let size = TerminalSize {
+            columns: req.width,
+            rows: req.height,
+        };
+        let resized = match self.pod.process(&req.id, &req.exec_id) {
+            Ok(process) => self.pod.resize(&process, size).await,
+            Err(error) => Err(error),
+        };
+        self.answer("ResizePty", &req.id, resized.map(|()| Empty::new()))
+    }
+
+    async fn pause(&self, _: &TtrpcContext, req: wire::PauseRequest) -> TtrpcResult<Empty> {
+        let paused = match self.pod.container(&req.id) {
+            Ok(container) => self.pod.pause(&container).await,
+            Err(error) => Err(error),
+        };
+        self.answer("Pause", &req.id, paused.map(|()| Empty::new()))
+    }
+
+    async fn resume(&self, _: &TtrpcContext, req: wire::ResumeRequest) -> TtrpcResult<Empty> {
+        let resumed = match self.pod.container(&req.id) {
+            Ok(container) => self.pod.resume(&container).await,
+            Err(error) => Err(error),
+        };
+        self.answer("Resume", &req.id, resumed.map(|()| Empty::new()))
+    }
+
+    async fn update(&self, _: &TtrpcContext, req: wire::UpdateTaskRequest) -> TtrpcResult<Empty> {
+        let updated = match self.pod.container(&req.id) {
+            Ok(container) => self.pod.update(&container, req.resources.as_ref()).await,
+            Err(error) => Err(error),
+        };
+        self.answer("Update", &req.id, updated.map(|()| Empty::new()))
+    }
+
+    async fn stats(&self, _: &TtrpcContext, req: wire::StatsRequest) -> TtrpcResult<wire::StatsResponse> {
+        let stats = match self.pod.container(&req.id) {
+            Ok(container) => self.pod.stats(&container).await,
+            Err(error) => Err(error),
+        };
+        let stats = stats.map(|stats| wire::StatsResponse {
+            stats: Some(stats).into(),
+            ..Default::default()
+        });
+        self.answer("Stats", &req.id, stats)
+    }
+
+    async fn checkpoint(&self, _: &TtrpcContext, req: wire::CheckpointTaskRequest) -> TtrpcResult<Empty> {
+        self.answer(
+            "Checkpoint",
+            &req.id,
+            Err(TaskError::Unsupported { what: "Checkpoint" }),
+        )
     }
 
     async fn connect(&self, _: &TtrpcContext, req: wire::ConnectRequest) -> TtrpcResult<wire::ConnectResponse> {
         let task_pid = self
             .pod
             .container(&req.id)
-            .map(|container| container.pid())
+            .map(|container| container.process().pid())
             .unwrap_or_default();
         let version = env!("CARGO_PKG_VERSION").to_owned();
         Ok(wire::ConnectResponse {
@@ -206,50 +259,31 @@ impl Task for TaskService {
         }
         Ok(Empty::new())
     }
-
-    async fn exec(&self, _: &TtrpcContext, req: wire::ExecProcessRequest) -> TtrpcResult<Empty> {
-        self.unimplemented("Exec", &req.id)
-    }
-
-    async fn pause(&self, _: &TtrpcContext, req: wire::PauseRequest) -> TtrpcResult<Empty> {
-        self.unimplemented("Pause", &req.id)
-    }
-
-    async fn resume(&self, _: &TtrpcContext, req: wire::ResumeRequest) -> TtrpcResult<Empty> {
-        self.unimplemented("Resume", &req.id)
-    }
-
-    async fn checkpoint(&self, _: &TtrpcContext, req: wire::CheckpointTaskRequest) -> TtrpcResult<Empty> {
-        self.unimplemented("Checkpoint", &req.id)
-    }
-
-    async fn resize_pty(&self, _: &TtrpcContext, req: wire::ResizePtyRequest) -> TtrpcResult<Empty> {
-        self.unimplemented("ResizePty", &req.id)
-    }
-
-    async fn update(&self, _: &TtrpcContext, req: wire::UpdateTaskRequest) -> TtrpcResult<Empty> {
-        self.unimplemented("Update", &req.id)
-    }
-
-    async fn stats(&self, _: &TtrpcContext, req: wire::StatsRequest) -> TtrpcResult<wire::StatsResponse> {
-        self.unimplemented("Stats", &req.id)
-    }
 }
 
-fn state_of(container: &Container) -> wire::StateResponse {
-    let stdio = container.stdio();
+/// The result of `work`, which goes on to its end even if nobody waits for it any more.
+async fn finished<T: Send + 'static>(
+    work: impl Future<Output = Result<T, TaskError>> + Send + 'static,
+) -> Result<T, TaskError> {
+    tokio::spawn(work).await.unwrap_or(Err(TaskError::Interrupted))
+}
+
+fn state_of(container: &Container, process: &Process) -> wire::StateResponse {
+    let stdio = process.stdio();
     let mut state = wire::StateResponse {
-        id: container.id().to_owned(),
+        id: process.id().container.clone(),
+        exec_id: process.id().exec.clone(),
         bundle: container.bundle().to_owned(),
-        pid: container.pid(),
+        pid: process.pid(),
         stdin: stdio.stdin.clone(),
         stdout: stdio.stdout.clone(),
         stderr: stdio.stderr.clone(),
         terminal: stdio.terminal,
         ..Default::default()
     };
-    let status = match container.phase() {
+    let status = match process.phase() {
         Phase::Created | Phase::Starting => Status::CREATED,
+        Phase::Running if container.is_paused() => Status::PAUSED,
         Phase::Running | Phase::Exiting => Status::RUNNING,
         Phase::Stopped(exit) => {
             state.exit_status = exit.status;
@@ -259,6 +293,36 @@ fn state_of(container: &Container) -> wire::StateResponse {
     };
     state.status = status.into();
     state
+}
+
+/// The container's own process and each exec that runs. Their pids are QEMU's; what tells them apart is the exec id.
+fn processes_of(container: &Container) -> Vec<ProcessInfo> {
+    let runs = |process: &Arc<Process>| matches!(process.phase(), Phase::Running | Phase::Exiting);
+    let execs = container.execs();
+    let running = execs.iter().filter(|exec| runs(exec));
+    std::iter::once(container.process())
+        .chain(running)
+        .map(|process| ProcessInfo {
+            pid: process.pid(),
+            info: details(process).into(),
+            ..Default::default()
+        })
+        .collect()
+}
+
+/// The exec id in the form in which runc's shim gives it.
+fn details(process: &Process) -> Option<Any> {
+    let exec_id = &process.id().exec;
+    let details = ProcessDetails {
+        exec_id: exec_id.clone(),
+        ..Default::default()
+    };
+    let value = details.write_to_bytes().ok().filter(|_| !exec_id.is_empty())?;
+    Some(Any {
+        type_url: "containerd.runc.v1.ProcessDetails".to_owned(),
+        value,
+        ..Default::default()
+    })
 }
 
 /// Times before the epoch do not occur: the agent's are checked, the rest is the host's clock.

@@ -50,6 +50,17 @@ pub struct Process {
     pub rlimits: Vec<Rlimit>,
     #[serde(deserialize_with = "nullable")]
     pub no_new_privileges: bool,
+    #[serde(deserialize_with = "nullable")]
+    pub console_size: ConsoleSize,
+}
+
+/// `process.consoleSize`.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(default)]
+#[allow(missing_docs, reason = "the fields of the OCI specification, by their names there")]
+pub struct ConsoleSize {
+    pub height: u32,
+    pub width: u32,
 }
 
 /// `process.user`.

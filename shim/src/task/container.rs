@@ -1,98 +1,41 @@
-//! One container's states.
-//!
-//! ```text
-//!             Start             started
-//!   Created ────────▶ Starting ────────▶ Running
-//!      │                 │                  │
-//!      │ killed, VM gone │ refused, VM gone │ process ended, VM gone
-//!      └────────────────▶└───▶ Exiting ◀────┘      (output is drained here)
-//!                                 │
-//!                                 ▼
-//!                              Stopped(exit)
-//! ```
-//! A transition and its event are one step: TaskStart is queued before anybody can see *Running*, TaskExit before anybody
-//! can see *Stopped*, so containerd gets them in this order whatever ends first.
+//! A container: its own process, and those that were added to it.
 
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, PoisonError};
-
-use containerd_shim::asynchronous::io::{IoTasks, Stdio};
-use tokio::sync::watch;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::error::TaskError;
-use crate::agent::ExitInfo;
-use crate::vsock::Stream;
+use super::process::{Phase, Process};
+use crate::agent::ProcessId;
 
-/// What stands behind a container.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// A process in the guest.
-    Workload,
-    /// The only one in its VM; a VM that is still pulling can be given up with it.
-    Alone,
-    /// A CRI sandbox: its process is the VM.
-    Sandbox,
-}
-
-/// See the diagram above.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
-    /// The agent knows it; nothing runs.
-    Created,
-    /// Keys, image and models are on their way.
-    Starting,
-    /// Its process runs.
-    Running,
-    /// Its process has ended; output is still being delivered.
-    Exiting,
-    /// Over.
-    Stopped(ExitInfo),
-}
+/// Most execs of one container at a time, ended ones that nobody has deleted included.
+pub const MAX_EXECS: usize = 1024;
 
 /// A container as containerd knows it.
 pub struct Container {
-    id: String,
     bundle: String,
-    kind: Kind,
-    pid: u32,
-    stdio: Stdio,
-    io: IoTasks,
-    stdin: Mutex<Option<Box<dyn Stream>>>,
-    phase: watch::Sender<Phase>,
-    killed_by: AtomicU32,
+    process: Arc<Process>,
+    execs: Mutex<BTreeMap<String, Arc<Process>>>,
+    paused: AtomicBool,
+    out_of_memory: AtomicBool,
 }
 
 impl Container {
-    /// A container in *Created*.
-    pub fn new(id: &str, bundle: &str, kind: Kind, pid: u32, stdio: Stdio, io: IoTasks) -> Self {
+    /// A container whose own process is `process`, with the bundle as containerd named it.
+    pub fn new(bundle: &str, process: Process) -> Self {
         Self {
-            id: id.to_owned(),
             bundle: bundle.to_owned(),
-            kind,
-            pid,
-            stdio,
-            io,
-            stdin: Mutex::new(None),
-            phase: watch::Sender::new(Phase::Created),
-            killed_by: AtomicU32::new(0),
+            process: Arc::new(process),
+            execs: Mutex::default(),
+            paused: AtomicBool::new(false),
+            out_of_memory: AtomicBool::new(false),
         }
-    }
-
-    /// With the guest's end of stdin, which waits for the start.
-    #[must_use]
-    pub fn with_stdin(mut self, stream: Option<Box<dyn Stream>>) -> Self {
-        self.stdin = Mutex::new(stream);
-        self
-    }
-
-    /// The guest's end of stdin, once.
-    pub fn take_stdin(&self) -> Option<Box<dyn Stream>> {
-        self.stdin.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// containerd's id.
     pub fn id(&self) -> &str {
-        &self.id
+        &self.process.id().container
     }
 
     /// Its bundle, as containerd named it.
@@ -100,185 +43,117 @@ impl Container {
         &self.bundle
     }
 
-    /// What stands behind it.
-    pub fn kind(&self) -> Kind {
-        self.kind
+    /// The container's own process.
+    pub fn process(&self) -> &Arc<Process> {
+        &self.process
     }
 
-    /// QEMU's process.
-    pub fn pid(&self) -> u32 {
-        self.pid
-    }
-
-    /// containerd's fifos.
-    pub fn stdio(&self) -> &Stdio {
-        &self.stdio
-    }
-
-    /// The copies between the fifos and the guest.
-    pub fn io(&self) -> &IoTasks {
-        &self.io
-    }
-
-    /// Where it is now.
-    pub fn phase(&self) -> Phase {
-        *self.phase.borrow()
-    }
-
-    /// *Created* → *Starting*.
+    /// The exec with this id.
     ///
     /// # Errors
-    /// It is in another state.
-    pub fn begin_start(&self) -> Result<(), TaskError> {
-        if self.advance(|phase| matches!(phase, Phase::Created), Phase::Starting, || ()) {
-            Ok(())
-        } else {
-            Err(TaskError::Phase {
-                id: self.id.clone(),
-                phase: self.phase(),
-                wanted: "created",
-            })
-        }
-    }
-
-    /// *Starting* → *Running*, with `publish` in the same step; false if it ended meanwhile.
-    pub fn started(&self, publish: impl FnOnce()) -> bool {
-        self.advance(|phase| matches!(phase, Phase::Starting), Phase::Running, publish)
-    }
-
-    /// Any live state → *Exiting*; the state that it was in for the one caller that must finish the exit, none for others.
-    pub fn begin_exit(&self) -> Option<Phase> {
-        let mut before = None;
-        let live = |phase: &Phase| matches!(phase, Phase::Created | Phase::Starting | Phase::Running);
-        self.phase.send_if_modified(|phase| {
-            let moves = live(phase);
-            if moves {
-                before = Some(std::mem::replace(phase, Phase::Exiting));
-            }
-            moves
-        });
-        before
-    }
-
-    /// *Exiting* → *Stopped*, with `publish` in the same step.
-    pub fn finish_exit(&self, exit: ExitInfo, publish: impl FnOnce()) {
-        self.advance(|phase| matches!(phase, Phase::Exiting), Phase::Stopped(exit), publish);
-    }
-
-    /// Waits for *Stopped*. Any number of callers.
-    pub async fn exited(&self) -> ExitInfo {
-        let mut phase = self.phase.subscribe();
-        loop {
-            if let Phase::Stopped(exit) = *phase.borrow_and_update() {
-                return exit;
-            }
-            // The sender is part of self, so it cannot be gone.
-            let _ = phase.changed().await;
-        }
-    }
-
-    /// Remembers a signal that ends the container without its process's own word.
-    pub fn note_kill(&self, signal: u32) {
-        self.killed_by.store(signal, Ordering::Relaxed);
-    }
-
-    /// 128 + the signal of [`Container::note_kill`], else `otherwise`.
-    pub fn status_or(&self, otherwise: u32) -> u32 {
-        match self.killed_by.load(Ordering::Relaxed) {
-            0 => otherwise,
-            signal => 128 + signal.min(127),
-        }
-    }
-
-    fn advance(&self, from: impl Fn(&Phase) -> bool, to: Phase, step: impl FnOnce()) -> bool {
-        self.phase.send_if_modified(|phase| {
-            let moves = from(phase);
-            if moves {
-                step();
-                *phase = to;
-            }
-            moves
+    /// There is none.
+    pub fn exec(&self, exec_id: &str) -> Result<Arc<Process>, TaskError> {
+        self.table().get(exec_id).cloned().ok_or_else(|| TaskError::Unknown {
+            id: ProcessId::exec(self.id(), exec_id),
         })
+    }
+
+    /// Every exec that was not deleted.
+    pub fn execs(&self) -> Vec<Arc<Process>> {
+        self.table().values().cloned().collect()
+    }
+
+    /// Makes an exec known, with `publish` in the same step.
+    ///
+    /// # Errors
+    /// The id is taken, or there are too many.
+    pub fn add_exec(&self, exec: Arc<Process>, publish: impl FnOnce()) -> Result<(), TaskError> {
+        let mut table = self.table();
+        if table.len() >= MAX_EXECS {
+            return Err(TaskError::TooManyExecs {
+                id: self.id().to_owned(),
+            });
+        }
+        match table.entry(exec.id().exec.clone()) {
+            Entry::Occupied(_) => Err(TaskError::Exists { id: exec.id().clone() }),
+            Entry::Vacant(vacant) => {
+                vacant.insert(exec);
+                publish();
+                Ok(())
+            }
+        }
+    }
+
+    /// Forgets an exec; false if there was none.
+    pub fn remove_exec(&self, exec_id: &str) -> bool {
+        self.table().remove(exec_id).is_some()
+    }
+
+    /// Whether its processes are frozen.
+    pub fn is_paused(&self) -> bool {
+        self.paused.load(Ordering::Acquire) && self.process.phase() == Phase::Running
+    }
+
+    /// Notes that its processes were frozen or thawed.
+    pub fn set_paused(&self, paused: bool) {
+        self.paused.store(paused, Ordering::Release);
+    }
+
+    /// Notes that a process was killed for want of memory; whether it is the first time.
+    pub fn note_out_of_memory(&self) -> bool {
+        !self.out_of_memory.swap(true, Ordering::AcqRel)
+    }
+
+    fn table(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Process>>> {
+        self.execs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::SystemTime;
-
+    use super::super::copies::Copies;
+    use super::super::process::Kind;
+    use super::super::stdio::Stdio;
     use super::*;
 
-    fn container() -> Container {
-        Container::new("c", "/b", Kind::Workload, 7, Stdio::default(), IoTasks::default())
+    fn process(exec: &str) -> Process {
+        let id = ProcessId::exec("c", exec);
+        Process::new(id, Kind::Exec, 7, Stdio::default(), Copies::default())
     }
 
-    fn exit(status: u32) -> ExitInfo {
-        ExitInfo {
-            status,
-            at: SystemTime::UNIX_EPOCH,
+    #[test]
+    fn an_exec_id_is_taken_once_and_free_again_after_delete() {
+        let container = Container::new("/b", process(""));
+        let mut events = 0;
+        container.add_exec(Arc::new(process("e")), || events += 1).unwrap();
+        let again = container.add_exec(Arc::new(process("e")), || events += 1);
+        assert!(matches!(again, Err(TaskError::Exists { .. })));
+        assert_eq!(container.exec("e").unwrap().id().exec, "e");
+        assert!(container.remove_exec("e") && !container.remove_exec("e"));
+        assert!(matches!(container.exec("e"), Err(TaskError::Unknown { .. })));
+        container.add_exec(Arc::new(process("e")), || events += 1).unwrap();
+        assert_eq!(events, 2);
+    }
+
+    #[test]
+    fn execs_are_bounded() {
+        let container = Container::new("/b", process(""));
+        for number in 0..MAX_EXECS {
+            container
+                .add_exec(Arc::new(process(&number.to_string())), || ())
+                .unwrap();
         }
+        let more = container.add_exec(Arc::new(process("one more")), || ());
+        assert!(matches!(more, Err(TaskError::TooManyExecs { .. })));
     }
 
     #[test]
-    fn the_usual_way() {
-        let container = container();
-        container.begin_start().unwrap();
-        assert!(container.started(|| ()));
-        assert_eq!(container.phase(), Phase::Running);
-        assert_eq!(container.begin_exit(), Some(Phase::Running));
-        container.finish_exit(exit(3), || ());
-        assert_eq!(container.phase(), Phase::Stopped(exit(3)));
-    }
-
-    #[test]
-    fn only_one_end_counts() {
-        let container = container();
-        assert_eq!(container.begin_exit(), Some(Phase::Created));
-        assert_eq!(container.begin_exit(), None);
-        container.finish_exit(exit(1), || ());
-        container.finish_exit(exit(2), || panic!("published twice"));
-        assert_eq!(container.phase(), Phase::Stopped(exit(1)));
-        assert!(matches!(
-            container.begin_start(),
-            Err(TaskError::Phase {
-                phase: Phase::Stopped(_),
-                ..
-            })
-        ));
-    }
-
-    #[test]
-    fn a_start_that_was_overtaken_publishes_nothing() {
-        let container = container();
-        container.begin_start().unwrap();
-        assert!(container.begin_start().is_err(), "twice");
-        assert_eq!(container.begin_exit(), Some(Phase::Starting));
-        assert!(!container.started(|| panic!("published")));
-    }
-
-    #[tokio::test]
-    async fn every_waiter_gets_the_exit() {
-        let container = std::sync::Arc::new(container());
-        let waiters: Vec<_> = (0..3)
-            .map(|_| {
-                let container = container.clone();
-                tokio::spawn(async move { container.exited().await })
-            })
-            .collect();
-        tokio::task::yield_now().await;
-        assert!(container.begin_exit().is_some());
-        container.finish_exit(exit(137), || ());
-        for waiter in waiters {
-            assert_eq!(waiter.await.unwrap().status, 137);
-        }
-        assert_eq!(container.exited().await.status, 137, "and later ones");
-    }
-
-    #[test]
-    fn status_without_the_process_s_word() {
-        let container = container();
-        assert_eq!(container.status_or(137), 137);
-        container.note_kill(15);
-        assert_eq!(container.status_or(137), 143);
+    fn only_what_runs_is_paused() {
+        let container = Container::new("/b", process(""));
+        container.set_paused(true);
+        assert!(!container.is_paused());
+        container.process().begin_start().unwrap();
+        assert!(container.process().started(|| ()));
+        assert!(container.is_paused());
     }
 }

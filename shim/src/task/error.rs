@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use containerd_shim_protos::ttrpc::{self, Code};
 
-use super::container::Phase;
-use crate::agent::AgentError;
+use super::container::MAX_EXECS;
+use super::process::Phase;
+use crate::agent::{AgentError, ProcessId};
 use crate::bundle::BundleError;
 use crate::config::ConfigError;
 use crate::container_spec::ImageError;
@@ -55,50 +56,89 @@ pub enum TaskError {
     /// A volume.
     #[error(transparent)]
     Volume(#[from] VolumeError),
-    /// A fifo of containerd's.
-    #[error("attaching the container's {pipe}")]
+    /// A fifo or file of containerd's.
+    #[error("attaching the process's {pipe}")]
     Stdio {
         /// "stdin", "stdout" or "stderr".
         pipe: &'static str,
         /// Why not.
         #[source]
-        source: Box<containerd_shim::Error>,
+        source: std::io::Error,
     },
-    /// A log driver instead of a fifo.
-    #[error("{pipe} is {uri:?}: only fifos are supported, no log drivers")]
+    /// A log driver.
+    #[error("{pipe} is {uri:?}: only fifos and files (file://) are supported, no log drivers")]
     StdioKind {
         /// "stdin", "stdout" or "stderr".
         pipe: &'static str,
         /// What containerd gave.
         uri: String,
     },
-    /// No such container.
-    #[error("container {id:?} is not known")]
+    /// No such container or exec.
+    #[error("{id} is not known")]
     Unknown {
-        /// The id.
-        id: String,
-    },
-    /// No such exec: none can be made.
-    #[error("exec {exec_id:?} is not known")]
-    UnknownExec {
-        /// The id.
-        exec_id: String,
+        /// Which.
+        id: ProcessId,
     },
     /// The id is taken.
-    #[error("container {id:?} exists")]
+    #[error("{id} exists")]
     Exists {
-        /// The id.
+        /// Which.
+        id: ProcessId,
+    },
+    /// More execs than a container may have.
+    #[error("container {id:?} has {MAX_EXECS} execs that nobody has deleted: no more are made")]
+    TooManyExecs {
+        /// The container.
         id: String,
     },
-    /// The container is in a state in which this cannot be done.
-    #[error("container {id:?} is {phase:?}, it must be {wanted}")]
+    /// The process is in a state in which this cannot be done.
+    #[error("{id} is {phase}, it must be {wanted}")]
     Phase {
-        /// The id.
-        id: String,
+        /// Which.
+        id: ProcessId,
         /// The state it is in.
         phase: Phase,
         /// The state it should be in.
         wanted: &'static str,
+    },
+    /// Frozen processes do not do what was asked for; or they are not frozen.
+    #[error("container {id:?} is {is}")]
+    Paused {
+        /// The container.
+        id: String,
+        /// "paused" or "not paused".
+        is: &'static str,
+    },
+    /// A part of a request that does not decode.
+    #[error("{what} does not decode")]
+    Malformed {
+        /// Which part.
+        what: &'static str,
+        /// What the parser says.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// A part of a request that is not of the expected kind.
+    #[error("{what} has type {type_url:?}")]
+    Type {
+        /// Which part.
+        what: &'static str,
+        /// Its type, made printable.
+        type_url: String,
+    },
+    /// A part of a request that is longer than any real one.
+    #[error("{what} is longer than {max} bytes")]
+    TooLong {
+        /// Which part.
+        what: &'static str,
+        /// The bound.
+        max: usize,
+    },
+    /// An exec without an id.
+    #[error("the exec has no id, or one longer than {max} bytes")]
+    ExecId {
+        /// The bound.
+        max: usize,
     },
     /// The process has ended; containerd looks for these words.
     #[error("process already finished")]
@@ -152,10 +192,7 @@ impl TaskError {
 
     /// Whether containerd asks such things in the normal course of events.
     pub fn is_routine(&self) -> bool {
-        matches!(
-            self,
-            Self::Unknown { .. } | Self::UnknownExec { .. } | Self::Finished | Self::Unsupported { .. }
-        )
+        matches!(self, Self::Unknown { .. } | Self::Finished | Self::Unsupported { .. })
     }
 
     /// The answer for containerd, who is on the same side of every trust boundary as the shim and gets the causes too.
@@ -177,10 +214,14 @@ impl TaskError {
             | Self::Initdata(CarryError::Missing | CarryError::Bad { .. })
             | Self::Image(_)
             | Self::Size(SizeError::Annotation { .. })
-            | Self::StdioKind { .. } => Code::INVALID_ARGUMENT,
-            Self::Config(_) | Self::Phase { .. } | Self::NoVm { .. } => Code::FAILED_PRECONDITION,
-            Self::Unknown { .. } | Self::UnknownExec { .. } | Self::Finished => Code::NOT_FOUND,
-            Self::Size(_) => Code::RESOURCE_EXHAUSTED,
+            | Self::StdioKind { .. }
+            | Self::Malformed { .. }
+            | Self::Type { .. }
+            | Self::TooLong { .. }
+            | Self::ExecId { .. } => Code::INVALID_ARGUMENT,
+            Self::Config(_) | Self::Phase { .. } | Self::Paused { .. } | Self::NoVm { .. } => Code::FAILED_PRECONDITION,
+            Self::Size(_) | Self::TooManyExecs { .. } => Code::RESOURCE_EXHAUSTED,
+            Self::Unknown { .. } | Self::Finished => Code::NOT_FOUND,
             Self::Exists { .. } => Code::ALREADY_EXISTS,
             Self::Unsupported { .. } => Code::UNIMPLEMENTED,
             Self::VmGone { .. } | Self::Interrupted => Code::ABORTED,
@@ -256,10 +297,15 @@ mod tests {
             status(TaskError::Finished),
             (Code::NOT_FOUND, "process already finished".into())
         );
-        assert_eq!(status(TaskError::Unknown { id: "x".into() }).0, Code::NOT_FOUND);
         assert_eq!(
-            status(TaskError::Unsupported { what: "Exec" }),
-            (Code::UNIMPLEMENTED, "Exec is not supported".into())
+            status(TaskError::Unknown {
+                id: ProcessId::exec("c", "x")
+            }),
+            (Code::NOT_FOUND, "exec \"x\" of container \"c\" is not known".into())
+        );
+        assert_eq!(
+            status(TaskError::Unsupported { what: "Checkpoint" }),
+            (Code::UNIMPLEMENTED, "Checkpoint is not supported".into())
         );
     }
 }

@@ -4,8 +4,11 @@
 //! minutes. The VM's slot goes Empty → Booting → Up, and back to Empty when a boot fails or is cancelled.
 
 mod boot;
+mod exec;
+mod guest_events;
 mod pipes;
 mod process;
+mod resources;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -14,25 +17,30 @@ use std::time::Duration;
 
 use cella_protos::agent as guest;
 use containerd_shim::ExitSignal;
-use containerd_shim::asynchronous::io::{IoTasks, Stdio};
 use containerd_shim::protos::events::task::{TaskCreate, TaskDelete, TaskIO};
 use containerd_shim::protos::shim::shim::CreateTaskRequest;
-use slog::{Logger, info, warn};
+use slog::{Logger, info, o, warn};
 
 use self::boot::BootGuard;
-use self::pipes::{attach, checked_stdio};
+use self::pipes::attach;
 use self::process::explain;
-use super::container::{Container, Kind, Phase};
+use super::container::Container;
+use super::copies::Copies;
 use super::error::TaskError;
 use super::events::Publisher;
+use super::process::{Kind, Phase, Process, TerminalSize};
+use super::stdio::Stdio;
 use super::timestamp;
-use crate::agent::ExitInfo;
-use crate::bundle::{Bundle, Role};
+use crate::agent::{ExitInfo, Pipes, ProcessId};
+use crate::bundle::{Bundle, Role, oci};
 use crate::container_spec::{images, translate};
 use crate::logging::Verbosity;
 use crate::metrics;
 use crate::process::Spawner;
 use crate::vm::{State, Vm};
+
+/// How long the rest of an ended process's output may take when it is deleted.
+const LAST_OUTPUT: Duration = Duration::from_secs(10);
 
 /// What a pod needs from its shim.
 pub struct PodParts {
@@ -80,10 +88,22 @@ impl Pod {
     /// # Errors
     /// There is none.
     pub fn container(&self, id: &str) -> Result<Arc<Container>, TaskError> {
-        self.all()
-            .get(id)
-            .cloned()
-            .ok_or_else(|| TaskError::Unknown { id: id.to_owned() })
+        self.all().get(id).cloned().ok_or_else(|| TaskError::Unknown {
+            id: ProcessId::first(id),
+        })
+    }
+
+    /// The container's own process, or its exec `exec_id`.
+    ///
+    /// # Errors
+    /// There is no such container or exec.
+    pub fn process(&self, id: &str, exec_id: &str) -> Result<Arc<Process>, TaskError> {
+        let container = self.container(id)?;
+        if exec_id.is_empty() {
+            Ok(container.process().clone())
+        } else {
+            container.exec(exec_id)
+        }
     }
 
     /// Whether there is neither a container nor a VM.
@@ -104,34 +124,30 @@ impl Pod {
     /// See [`TaskError`]. Whatever had been started for the container is gone.
     pub async fn create(self: &Arc<Self>, req: CreateTaskRequest) -> Result<u32, TaskError> {
         if self.all().contains_key(&req.id) {
-            return Err(TaskError::Exists { id: req.id });
+            return Err(TaskError::Exists {
+                id: ProcessId::first(&req.id),
+            });
         }
         if !req.checkpoint.is_empty() || !req.parent_checkpoint.is_empty() {
             return Err(TaskError::Unsupported {
                 what: "starting from a checkpoint",
             });
         }
-        let stdio = checked_stdio(&req)?;
+        let stdio = Stdio::new(&req.stdin, &req.stdout, &req.stderr, req.terminal)?;
         let bundle_dir = req.bundle.clone();
         let bundle = off_thread(move || Bundle::load(Path::new(&bundle_dir))).await??;
         match bundle.role()? {
             Role::Sandbox => {
                 let (guard, vm) = self.boot(&req, &bundle).await?;
-                let container = Container::new(
-                    &req.id,
-                    &req.bundle,
-                    Kind::Sandbox,
-                    vm.qemu_pid(),
-                    stdio,
-                    IoTasks::default(),
-                );
-                self.adopt(Arc::new(container), &req, Some((guard, vm)))
+                let (id, pid) = (ProcessId::first(&req.id), vm.qemu_pid());
+                let process = Process::new(id, Kind::Sandbox, pid, stdio, Copies::default());
+                self.adopt(process, &req, Some((guard, vm)))
             }
             Role::Alone => {
                 let (guard, vm) = self.boot(&req, &bundle).await?;
                 let made = self.create_in(&vm, &req, &bundle, Kind::Alone, stdio).await;
                 match made {
-                    Ok(container) => self.adopt(container, &req, Some((guard, vm))),
+                    Ok(process) => self.adopt(process, &req, Some((guard, vm))),
                     Err(error) => {
                         // The caller hears of it when everything is gone, files included.
                         vm.stop().await;
@@ -141,46 +157,54 @@ impl Pod {
             }
             Role::Member { .. } => {
                 let vm = self.vm()?;
-                let container = self.create_in(&vm, &req, &bundle, Kind::Workload, stdio).await?;
-                self.adopt(container, &req, None)
+                let process = self.create_in(&vm, &req, &bundle, Kind::Workload, stdio).await?;
+                self.adopt(process, &req, None)
             }
         }
     }
 
-    /// Forgets a container that is not running; with the last one the VM goes down.
+    /// Forgets a process that is not running, once its output is delivered; a container with its own process, and with the
+    /// last container the VM goes down.
     ///
     /// # Errors
     /// It runs.
-    pub async fn delete(self: Arc<Self>, container: Arc<Container>) -> Result<ExitInfo, TaskError> {
-        let id = container.id();
-        let exit = match container.phase() {
+    pub async fn delete(self: Arc<Self>, process: Arc<Process>) -> Result<ExitInfo, TaskError> {
+        let id = process.id();
+        let exit = match process.phase() {
             Phase::Stopped(exit) => exit,
             Phase::Created => ExitInfo::now(0),
-            phase => {
-                return Err(TaskError::Phase {
-                    id: id.to_owned(),
-                    phase,
-                    wanted: "stopped",
-                });
-            }
+            _ => return Err(process.wrong_phase("stopped")),
         };
-        container.io().abort().await;
-        if container.kind() != Kind::Sandbox {
+        if process.phase() != Phase::Created {
+            process.io().delivered(LAST_OUTPUT).await;
+        }
+        process.io().abort().await;
+        if process.kind() != Kind::Sandbox {
             self.delete_in_guest(id).await;
         }
-        let last = {
+        if id.is_exec() {
+            return if self.container(&id.container)?.remove_exec(&id.exec) {
+                Ok(exit)
+            } else {
+                Err(TaskError::Unknown { id: id.clone() })
+            };
+        }
+        let (container, last) = {
             let mut containers = self.all();
-            containers
-                .remove(id)
-                .ok_or_else(|| TaskError::Unknown { id: id.to_owned() })?;
-            containers.is_empty()
+            let container = containers
+                .remove(&id.container)
+                .ok_or_else(|| TaskError::Unknown { id: id.clone() })?;
+            (container, containers.is_empty())
         };
+        for exec in container.execs() {
+            exec.io().abort().await;
+        }
         if last {
             self.stop_vm().await;
         }
         self.parts.events.publish(TaskDelete {
-            container_id: id.to_owned(),
-            pid: container.pid(),
+            container_id: id.container.clone(),
+            pid: process.pid(),
             exit_status: exit.status,
             exited_at: Some(timestamp(exit.at)).into(),
             ..Default::default()
@@ -216,14 +240,19 @@ impl Pod {
         }
     }
 
-    /// Has the agent forget a container. A VM that is gone has forgotten it already.
-    async fn delete_in_guest(&self, id: &str) {
-        let Ok(vm) = self.vm() else { return };
+    /// Has the agent forget a process. A VM that is gone has forgotten it already.
+    async fn delete_in_guest(&self, id: &ProcessId) {
+        if let Ok(vm) = self.vm() {
+            self.delete_in_guest_of(&vm, id).await;
+        }
+    }
+
+    async fn delete_in_guest_of(&self, vm: &Vm, id: &ProcessId) {
         if !matches!(vm.state(), State::Ready) {
             return;
         }
-        if let Err(error) = vm.agent().delete_container(id).await {
-            warn!(self.parts.log, "the agent did not delete a container"; "container" => id, "error" => %error);
+        if let Err(error) = vm.agent().delete_process(id).await {
+            warn!(self.parts.log, "the agent did not delete a process"; "process" => %id, "error" => %error);
         }
     }
 
@@ -243,43 +272,61 @@ impl Pod {
         bundle: &Bundle,
         kind: Kind,
         stdio: Stdio,
-    ) -> Result<Arc<Container>, TaskError> {
+    ) -> Result<Process, TaskError> {
+        let [stdin, stdout, stderr] = stdio.wanted();
         let request = guest::CreateContainerRequest {
             id: req.id.clone(),
             name: bundle.container_name().to_owned(),
             images: images(&req.rootfs)?,
             spec: Some(translate(&bundle.spec, req.terminal)).into(),
-            stdin: !stdio.stdin.is_empty(),
-            stdout: !stdio.stdout.is_empty(),
-            stderr: !stdio.stderr.is_empty() && !stdio.terminal,
+            stdin,
+            stdout,
+            stderr,
             ..Default::default()
         };
         let pipes = match vm.agent().create_container(&request).await {
             Ok(pipes) => pipes,
             Err(error) => return Err(explain(vm, error).await),
         };
-        let io = IoTasks::default();
-        let stdin = match attach(vm, &pipes, &stdio, &io).await {
-            Ok(stdin) => stdin,
+        let id = ProcessId::first(&req.id);
+        let size = terminal_size(&bundle.spec.process);
+        let process = self.attached(vm, id, kind, stdio, pipes, size).await?;
+        metrics::global().container_created(bundle.container_name());
+        Ok(process)
+    }
+
+    /// A process that the agent has made, with its pipes attached; when that fails, the agent forgets it again.
+    async fn attached(
+        &self,
+        vm: &Arc<Vm>,
+        id: ProcessId,
+        kind: Kind,
+        stdio: Stdio,
+        pipes: Pipes,
+        size: Option<TerminalSize>,
+    ) -> Result<Process, TaskError> {
+        let io = Copies::new(self.parts.log.new(o!("process" => id.to_string())));
+        match attach(vm, &pipes, &stdio, &io).await {
+            Ok(stdin) => {
+                let process = Process::new(id, kind, vm.qemu_pid(), stdio, io);
+                Ok(process.with_stdin(stdin).with_size(size))
+            }
             Err(error) => {
                 io.abort().await;
-                let _ = vm.agent().delete_container(&req.id).await;
-                return Err(error);
+                self.delete_in_guest_of(vm, &id).await;
+                Err(error)
             }
-        };
-        let container = Container::new(&req.id, &req.bundle, kind, vm.qemu_pid(), stdio, io);
-        metrics::global().container_created(bundle.container_name());
-        Ok(Arc::new(container.with_stdin(stdin)))
+        }
     }
 
     /// Makes a container known, and with it the VM that came up for it.
     fn adopt(
         self: &Arc<Self>,
-        container: Arc<Container>,
+        process: Process,
         req: &CreateTaskRequest,
         booted: Option<(BootGuard<'_>, Arc<Vm>)>,
     ) -> Result<u32, TaskError> {
-        let pid = container.pid();
+        let pid = process.pid();
         let created = TaskCreate {
             container_id: req.id.clone(),
             bundle: req.bundle.clone(),
@@ -298,18 +345,30 @@ impl Pod {
         {
             let mut containers = self.all();
             if containers.contains_key(&req.id) {
-                return Err(TaskError::Exists { id: req.id.clone() });
+                return Err(TaskError::Exists {
+                    id: process.id().clone(),
+                });
             }
-            containers.insert(req.id.clone(), container);
+            containers.insert(req.id.clone(), Arc::new(Container::new(&req.bundle, process)));
             self.parts.events.publish(created);
         }
         info!(self.parts.log, "container created"; "container" => &req.id, "pid" => pid);
         if let Some((guard, vm)) = booted {
             guard.commit(vm.clone());
+            tokio::spawn(self.clone().watch_guest(vm.clone()));
             tokio::spawn(self.clone().watch_vm(vm));
         }
         Ok(pid)
     }
+}
+
+/// The size that a process wants its terminal to have from the start.
+fn terminal_size(process: &oci::Process) -> Option<TerminalSize> {
+    let oci::ConsoleSize { height, width } = process.console_size;
+    (height > 0 && width > 0).then_some(TerminalSize {
+        columns: width,
+        rows: height,
+    })
 }
 
 async fn off_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, TaskError> {

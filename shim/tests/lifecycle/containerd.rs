@@ -14,7 +14,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 use ttrpc::asynchronous::Server;
 
-/// Takes events down in order: "create", "start", "exit 7", "delete".
+/// Takes events down in order: "create", "start", "exit 7", "exit 0 of e1", "delete".
 #[derive(Clone, Default)]
 pub(crate) struct Recorder(Arc<Mutex<Vec<String>>>);
 
@@ -43,7 +43,11 @@ impl Events for Recorder {
         let topic = envelope.topic().strip_prefix("/tasks/").unwrap().to_owned();
         let line = if topic == "exit" {
             let exit = TaskExit::parse_from_bytes(&envelope.event().value).unwrap();
-            format!("exit {}", exit.exit_status)
+            if exit.id == exit.container_id {
+                format!("exit {}", exit.exit_status)
+            } else {
+                format!("exit {} of {}", exit.exit_status, exit.id)
+            }
         } else {
             topic
         };

@@ -2,6 +2,7 @@
 //! scripts of [`crate::host`] set, since the shim clears the environment.
 
 mod agent;
+mod exec;
 mod qemu;
 
 use std::path::{Path, PathBuf};

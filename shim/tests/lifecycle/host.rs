@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 use cella_policy::initdata;
 use cella_shim::logging::Verbosity;
 use cella_shim::process::{Identity, Spawner};
-use cella_shim::task::{Container, Pod, PodParts, Publisher};
+use cella_shim::task::{Pod, PodParts, Process, Publisher};
 use cella_shim::vm::StateFile;
 use containerd_shim::ExitSignal;
 use containerd_shim::protos::protobuf::well_known_types::any::Any;
-use containerd_shim::protos::shim::shim::CreateTaskRequest;
+use containerd_shim::protos::shim::shim::{CreateTaskRequest, ExecProcessRequest};
 use containerd_shim::protos::types::mount::Mount;
 use rustix::fs::{CWD, FileType, Mode};
 use tokio::net::unix::pipe;
@@ -37,6 +37,12 @@ pub(crate) struct Pipes {
     pub(crate) stdin: pipe::Sender,
     pub(crate) stdout: pipe::Receiver,
     pub(crate) stderr: pipe::Receiver,
+}
+
+/// Likewise, of an exec.
+pub(crate) struct ExecPipes {
+    pub(crate) stdin: pipe::Sender,
+    pub(crate) stdout: pipe::Receiver,
 }
 
 impl Host {
@@ -104,19 +110,13 @@ impl Host {
             "annotations": { INITDATA: annotation },
         });
         fs::write(self.bundle().join("config.json"), spec.to_string()).unwrap();
-        let fifo = |name: &str| {
-            let path = self.dir.path().join(name);
-            rustix::fs::mknodat(CWD, &path, FileType::Fifo, Mode::RWXU, 0).unwrap();
-            path
-        };
-        let (stdin, stdout, stderr) = (fifo("stdin"), fifo("stdout"), fifo("stderr"));
+        let (stdin, stdout, stderr) = (self.fifo("stdin"), self.fifo("stdout"), self.fifo("stderr"));
         let mut open = pipe::OpenOptions::new();
         let pipes = Pipes {
             stdin: open.read_write(true).open_sender(&stdin).unwrap(),
             stdout: open.read_write(false).open_receiver(&stdout).unwrap(),
             stderr: open.read_write(false).open_receiver(&stderr).unwrap(),
         };
-        let text = |path: &Path| path.display().to_string();
         let request = CreateTaskRequest {
             id: "app".into(),
             bundle: text(&self.bundle()),
@@ -151,11 +151,77 @@ impl Host {
         }
     }
 
-    /// The container after a successful Create.
-    pub(crate) async fn created(&self) -> (Arc<Container>, Pipes) {
+    /// The container's process after a successful Create.
+    pub(crate) async fn created(&self) -> (Arc<Process>, Pipes) {
         let (request, pipes) = self.request(&["/bin/app"]);
         self.pod.create(request).await.unwrap();
-        (self.pod.container("app").unwrap(), pipes)
+        (self.pod.process("app", "").unwrap(), pipes)
+    }
+
+    /// The container's process after a successful Start.
+    pub(crate) async fn running(&self) -> (Arc<Process>, Pipes) {
+        let (process, pipes) = self.created().await;
+        self.pod.clone().start(process.clone()).await.unwrap();
+        (process, pipes)
+    }
+
+    /// A request for an exec in the container "app", with stdin and stdout.
+    pub(crate) fn exec_request(&self, exec_id: &str, args: &[&str]) -> (ExecProcessRequest, ExecPipes) {
+        let process = serde_json::json!({ "args": args, "cwd": "/" });
+        let (stdin, stdout) = (
+            self.fifo(&format!("{exec_id}-stdin")),
+            self.fifo(&format!("{exec_id}-stdout")),
+        );
+        let mut open = pipe::OpenOptions::new();
+        let pipes = ExecPipes {
+            stdin: open.read_write(true).open_sender(&stdin).unwrap(),
+            stdout: open.read_write(false).open_receiver(&stdout).unwrap(),
+        };
+        let request = ExecProcessRequest {
+            id: "app".into(),
+            exec_id: exec_id.into(),
+            stdin: text(&stdin),
+            stdout: text(&stdout),
+            spec: Some(Any {
+                type_url: "types.containerd.io/opencontainers/runtime-spec/1/Process".into(),
+                value: process.to_string().into_bytes(),
+                ..Default::default()
+            })
+            .into(),
+            ..Default::default()
+        };
+        (request, pipes)
+    }
+
+    /// An exec after a successful Exec.
+    pub(crate) async fn added(&self, exec_id: &str, args: &[&str]) -> (Arc<Process>, ExecPipes) {
+        let (request, pipes) = self.exec_request(exec_id, args);
+        self.pod.clone().exec(request).await.unwrap();
+        (self.pod.process("app", exec_id).unwrap(), pipes)
+    }
+
+    /// An exec after a successful Start.
+    pub(crate) async fn executed(&self, exec_id: &str, args: &[&str]) -> (Arc<Process>, ExecPipes) {
+        let (exec, pipes) = self.added(exec_id, args).await;
+        self.pod.clone().start(exec.clone()).await.unwrap();
+        (exec, pipes)
+    }
+
+    /// Waits until `expected` is the last event.
+    pub(crate) async fn last_event(&self, expected: &str) {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while self.events.seen().last().map(String::as_str) != Some(expected) {
+            assert!(Instant::now() < deadline, "{:?}", self.events.seen());
+            tokio::task::yield_now().await;
+        }
+    }
+
+    fn fifo(&self, name: &str) -> PathBuf {
+        let path = self.dir.path().join(name);
+        // An exec's id may be used again.
+        let _ = fs::remove_file(&path);
+        rustix::fs::mknodat(CWD, &path, FileType::Fifo, Mode::RWXU, 0).unwrap();
+        path
     }
 
     /// The VM's programs by name.
@@ -200,6 +266,10 @@ impl Host {
             ..Default::default()
         }
     }
+}
+
+fn text(path: &Path) -> String {
+    path.display().to_string()
 }
 
 fn rootfs() -> Mount {

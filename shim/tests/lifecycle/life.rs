@@ -103,7 +103,7 @@ async fn a_pod_is_a_sandbox_and_its_members() {
     let host = Host::new("normal").await;
     let sandbox = host.cri_request("pod", &[("io.kubernetes.cri.container-type", "sandbox")]);
     host.pod.create(sandbox).await.unwrap();
-    let sandbox = host.pod.container("pod").unwrap();
+    let sandbox = host.pod.process("pod", "").unwrap();
     let processes = host.processes();
     assert_eq!(
         host.pod.clone().start(sandbox.clone()).await.unwrap(),
@@ -115,7 +115,7 @@ async fn a_pod_is_a_sandbox_and_its_members() {
         ("io.kubernetes.cri.sandbox-id", "pod"),
     ];
     host.pod.create(host.cri_request("member", &member)).await.unwrap();
-    let container = host.pod.container("member").unwrap();
+    let container = host.pod.process("member", "").unwrap();
     host.pod.clone().start(container.clone()).await.unwrap();
     assert_eq!(container.pid(), sandbox.pid());
     assert!(!host.pod.shutdown().await);

@@ -17,4 +17,6 @@ mod host;
 
 mod boot;
 mod death;
+mod exec;
 mod life;
+mod whole;

@@ -1,41 +1,34 @@
-//! Between containerd's fifos and the guest's streams.
+//! Between containerd's fifos or files and the guest's streams.
 
-use containerd_shim::asynchronous::io::{IoTasks, Stdio};
-use containerd_shim::protos::shim::shim::CreateTaskRequest;
-
+use super::super::copies::Copies;
 use super::super::error::TaskError;
-use super::Container;
+use super::super::process::Process;
+use super::super::stdio::Stdio;
 use crate::agent::{Agent, Pipes};
 use crate::metrics::{Counted, Pipe};
 use crate::vm::Vm;
 use crate::vsock::Stream;
 
-/// Connects the guest's output with containerd's fifos and gives the stream for its input. Where the policy keeps a pipe in
-/// the guest, the fifo gets its end of file at once, so that nobody waits for it.
+/// Connects the guest's output with its places and gives the stream for its input. Where the policy keeps a pipe in the
+/// guest, the fifo gets its end of file at once, so that nobody waits for it.
 pub(super) async fn attach(
     vm: &Vm,
     pipes: &Pipes,
     stdio: &Stdio,
-    io: &IoTasks,
+    io: &Copies,
 ) -> Result<Option<Box<dyn Stream>>, TaskError> {
-    for (pipe, counter, number, path) in [
-        ("stdout", Pipe::Stdout, pipes.stdout, &stdio.stdout),
-        ("stderr", Pipe::Stderr, pipes.stderr, &stdio.stderr),
-    ] {
-        if path.is_empty() {
-            continue;
-        }
+    let counters = [Pipe::Stdout, Pipe::Stderr];
+    let numbers = [pipes.stdout, pipes.stderr];
+    for (((pipe, place), number), counter) in stdio.outputs()?.into_iter().zip(numbers).zip(counters) {
+        let Some(place) = place else { continue };
         let attached = match number {
             Some(number) => {
                 let stream = Agent::open_pipe(vm.transport(), number).await?;
-                io.copy_to_fifo(Counted::new(stream, counter), path)
+                io.output(Counted::new(stream, counter), &place)
             }
-            None => io.copy_to_fifo(tokio::io::empty(), path),
+            None => io.output(tokio::io::empty(), &place),
         };
-        attached.map_err(|source| TaskError::Stdio {
-            pipe,
-            source: Box::new(source),
-        })?;
+        attached.map_err(|source| TaskError::Stdio { pipe, source })?;
     }
     match pipes.stdin {
         Some(number) => Ok(Some(Agent::open_pipe(vm.transport(), number).await?)),
@@ -43,30 +36,12 @@ pub(super) async fn attach(
     }
 }
 
-/// Connects containerd's fifo with the guest's input, when the container starts and not before: a client whose input is short
+/// Connects containerd's fifo with the guest's input, when the process starts and not before: a client whose input is short
 /// reads its end as soon as somebody reads the fifo, and `ctr` forgets to tell (CloseIO) while it still waits for Create.
-pub(super) fn attach_stdin(container: &Container) -> Result<(), TaskError> {
-    let Some(stream) = container.take_stdin() else {
+pub(super) fn attach_stdin(process: &Process) -> Result<(), TaskError> {
+    let (Some(stream), Some(path)) = (process.take_stdin(), process.stdio().input()?) else {
         return Ok(());
     };
-    let attached = container
-        .io()
-        .copy_from_fifo(&container.stdio().stdin, Counted::new(stream, Pipe::Stdin));
-    attached.map_err(|source| TaskError::Stdio {
-        pipe: "stdin",
-        source: Box::new(source),
-    })
-}
-
-/// Fifos or nothing: a log driver's URI is refused before anything is started.
-pub(super) fn checked_stdio(req: &CreateTaskRequest) -> Result<Stdio, TaskError> {
-    for (pipe, path) in [("stdin", &req.stdin), ("stdout", &req.stdout), ("stderr", &req.stderr)] {
-        if !path.is_empty() && !path.starts_with('/') {
-            return Err(TaskError::StdioKind {
-                pipe,
-                uri: crate::untrusted::printable(path, 128),
-            });
-        }
-    }
-    Ok(Stdio::new(&req.stdin, &req.stdout, &req.stderr, req.terminal))
+    let attached = process.io().input(&path, Counted::new(stream, Pipe::Stdin));
+    attached.map_err(|source| TaskError::Stdio { pipe: "stdin", source })
 }

@@ -30,6 +30,11 @@ fn request(bundle: &Path) -> CreateTaskRequest {
     }
 }
 
+fn process(id: &str) -> Process {
+    let (stdio, io) = (Stdio::default(), Copies::default());
+    Process::new(ProcessId::first(id), Kind::Workload, 7, stdio, io)
+}
+
 #[tokio::test]
 async fn a_failed_create_leaves_an_idle_pod_that_shuts_down() {
     let pod = pod();
@@ -76,16 +81,9 @@ async fn log_drivers_and_checkpoints_are_refused_first() {
 #[tokio::test]
 async fn a_container_that_never_started_can_be_killed_and_deleted() {
     let pod = pod();
-    let container = Arc::new(Container::new(
-        "c1",
-        "/b",
-        Kind::Workload,
-        7,
-        Stdio::default(),
-        IoTasks::default(),
-    ));
-    pod.adopt(container.clone(), &request(Path::new("/b")), None).unwrap();
-    let again = pod.adopt(container.clone(), &request(Path::new("/b")), None);
+    pod.adopt(process("c1"), &request(Path::new("/b")), None).unwrap();
+    let container = pod.process("c1", "").unwrap();
+    let again = pod.adopt(process("c1"), &request(Path::new("/b")), None);
     assert!(matches!(again, Err(TaskError::Exists { .. })));
     let early = pod.clone().kill(container.clone(), 28, false).await;
     assert!(matches!(early, Err(TaskError::Phase { .. })));
@@ -107,15 +105,8 @@ async fn a_container_that_never_started_can_be_killed_and_deleted() {
 #[tokio::test]
 async fn a_start_without_vm_stops_the_container() {
     let pod = pod();
-    let container = Arc::new(Container::new(
-        "c1",
-        "/b",
-        Kind::Workload,
-        7,
-        Stdio::default(),
-        IoTasks::default(),
-    ));
-    pod.adopt(container.clone(), &request(Path::new("/b")), None).unwrap();
+    pod.adopt(process("c1"), &request(Path::new("/b")), None).unwrap();
+    let container = pod.process("c1", "").unwrap();
     assert!(matches!(
         pod.clone().start(container.clone()).await,
         Err(TaskError::NoVm { .. })

@@ -1,5 +1,5 @@
 //! Stands in for vhost-device-vsock and the agent behind it. Its one container says hello, copies stdin to stdout and ends
-//! with status 7 at the end of stdin.
+//! with status 7 at the end of stdin; its execs are in [`super::exec`].
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,6 +15,7 @@ use ttrpc::asynchronous::transport::Listener;
 use ttrpc::asynchronous::{Server, TtrpcContext};
 use ttrpc::{Code, Error, get_status};
 
+use super::exec::Execs;
 use super::{option_of, value_of};
 
 const STDIN: u32 = 11;
@@ -26,6 +27,8 @@ struct Guest {
     dir: PathBuf,
     stdout: Mutex<Option<UnixStream>>,
     exit: watch::Sender<Option<u32>>,
+    started: watch::Sender<bool>,
+    execs: Execs,
 }
 
 pub(super) async fn run(arguments: &[String], mode: &str) -> i32 {
@@ -38,6 +41,8 @@ pub(super) async fn run(arguments: &[String], mode: &str) -> i32 {
         dir,
         stdout: Mutex::new(None),
         exit: watch::Sender::new(None),
+        started: watch::Sender::new(false),
+        execs: Execs::default(),
     });
     let listener = UnixListener::bind(&uds).unwrap();
     let (connections, accepted) = mpsc::channel::<std::io::Result<UnixStream>>(8);
@@ -107,7 +112,7 @@ impl Guest {
             }
             STDOUT => *self.stdout.lock().await = Some(stream),
             STDERR => stream.write_all(b"a warning\n").await.unwrap(),
-            other => panic!("pipe {other}"),
+            number => self.execs.attach(number, stream).await,
         }
     }
 
@@ -124,6 +129,8 @@ impl Guest {
     }
 
     async fn end(&self, status: u32) {
+        // Nothing in the container outlives its first process.
+        self.execs.end_all(137).await;
         // The end is known before the last output is delivered, as with a real process.
         self.exit.send_replace(Some(status));
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -132,7 +139,7 @@ impl Guest {
     }
 }
 
-fn refused<T>(code: Code, message: &str) -> ttrpc::Result<T> {
+pub(super) fn refused<T>(code: Code, message: &str) -> ttrpc::Result<T> {
     Err(Error::RpcStatus(get_status(code, message)))
 }
 
@@ -189,8 +196,11 @@ impl Agent for Guest {
     async fn start_container(
         &self,
         _: &TtrpcContext,
-        _: wire::StartContainerRequest,
+        req: wire::StartContainerRequest,
     ) -> ttrpc::Result<wire::StartContainerResponse> {
+        if !req.exec_id.is_empty() {
+            return self.execs.start(&req.exec_id).await;
+        }
         match self.mode.as_str() {
             "start-hangs" => std::future::pending().await,
             "start-refused" => refused(
@@ -199,6 +209,7 @@ impl Agent for Guest {
             ),
             _ => {
                 self.say(b"hello from the guest\n").await;
+                self.started.send_replace(true);
                 Ok(wire::StartContainerResponse {
                     pid: 9,
                     ..Default::default()
@@ -210,13 +221,17 @@ impl Agent for Guest {
     async fn wait_container(
         &self,
         _: &TtrpcContext,
-        _: wire::WaitContainerRequest,
+        req: wire::WaitContainerRequest,
     ) -> ttrpc::Result<wire::WaitContainerResponse> {
+        if !req.exec_id.is_empty() {
+            return self.execs.wait(&req.exec_id).await;
+        }
         let mut exit = self.exit.subscribe();
         let exit_status = exit.wait_for(Option::is_some).await.unwrap().unwrap();
         Ok(wire::WaitContainerResponse {
             exit_status,
             exited_at_unix_ns: i64::MAX,
+            out_of_memory: self.mode == "oom-at-end",
             ..Default::default()
         })
     }
@@ -235,15 +250,88 @@ impl Agent for Guest {
                 "container app is stopped, it cannot be signalled",
             );
         }
-        self.end(128 + req.signal).await;
+        if req.exec_id.is_empty() {
+            self.end(128 + req.signal).await;
+            Ok(wire::Empty::new())
+        } else {
+            self.execs.signal(&req.exec_id, req.signal).await
+        }
+    }
+
+    async fn exec_process(
+        &self,
+        _: &TtrpcContext,
+        req: wire::ExecProcessRequest,
+    ) -> ttrpc::Result<wire::CreateContainerResponse> {
+        self.execs.create(req).await
+    }
+
+    async fn resize_terminal(&self, _: &TtrpcContext, req: wire::ResizeTerminalRequest) -> ttrpc::Result<wire::Empty> {
+        self.execs.resize(&req).await
+    }
+
+    async fn freeze_container(
+        &self,
+        _: &TtrpcContext,
+        req: wire::FreezeContainerRequest,
+    ) -> ttrpc::Result<wire::Empty> {
+        let word: &[u8] = if req.frozen { b"frozen\n" } else { b"thawed\n" };
+        self.say(word).await;
         Ok(wire::Empty::new())
+    }
+
+    async fn update_container(
+        &self,
+        _: &TtrpcContext,
+        req: wire::UpdateContainerRequest,
+    ) -> ttrpc::Result<wire::Empty> {
+        let limit = req.resources.memory_limit_bytes;
+        self.say(format!("limit {limit}\n").as_bytes()).await;
+        Ok(wire::Empty::new())
+    }
+
+    async fn container_stats(
+        &self,
+        _: &TtrpcContext,
+        req: wire::ContainerStatsRequest,
+    ) -> ttrpc::Result<wire::ContainerStatsResponse> {
+        Ok(wire::ContainerStatsResponse {
+            pids: if req.id.is_empty() { 42 } else { 2 },
+            ..Default::default()
+        })
+    }
+
+    async fn next_event(
+        &self,
+        _: &TtrpcContext,
+        req: wire::NextEventRequest,
+    ) -> ttrpc::Result<wire::NextEventResponse> {
+        let event = |number, kind: &str| wire::NextEventResponse {
+            number,
+            kind: kind.into(),
+            container: "app".into(),
+            ..Default::default()
+        };
+        match (self.mode.as_str(), req.after) {
+            ("oom", 0) => {
+                // Not before the container runs.
+                self.started.subscribe().wait_for(|started| *started).await.unwrap();
+                Ok(event(5, "oom"))
+            }
+            ("flood-events", after) => Ok(event(after + 1, "oom\u{1b}[31m")),
+            ("stuck-events", _) => Ok(event(0, "oom")),
+            _ => std::future::pending().await,
+        }
     }
 
     async fn delete_container(
         &self,
         _: &TtrpcContext,
-        _: wire::DeleteContainerRequest,
+        req: wire::DeleteContainerRequest,
     ) -> ttrpc::Result<wire::WaitContainerResponse> {
+        if !req.exec_id.is_empty() {
+            self.execs.delete(&req.exec_id).await?;
+        }
         Ok(wire::WaitContainerResponse::new())
     }
 
