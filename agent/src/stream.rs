@@ -1,5 +1,7 @@
 //! The containers' pipes on vsock: one stream each, taken once, by number.
 //!
+//! A process with a terminal has one stream for input and one for output, both the terminal ([`terminal`]).
+//!
 //! A peer connects to [`cella_protos::STREAM_PORT`] and sends the pipe's number as u32 (little endian); from then on raw
 //! bytes flow. The kernel's pipe is the only buffer: a host that does not read stops a container that prints, like any
 //! pipe. A pipe that nobody takes within [`CLAIM_LIMIT`] is let go: output is dropped from then on, input ends.
@@ -9,6 +11,8 @@
 //!    │                    └── host goes away ──▶ output dropped until the process ends
 //!    └── claim limit, or withdrawn with its container ──▶ output dropped, input closed
 //! ```
+
+mod terminal;
 
 use std::{
     collections::HashMap,
@@ -25,6 +29,8 @@ use tokio::{
     time::timeout,
 };
 
+pub use terminal::{Master, Pending, Terminal};
+
 /// The agent's end of one pipe.
 #[derive(Debug)]
 pub enum Pipe {
@@ -32,6 +38,10 @@ pub enum Pipe {
     Input(Sender),
     /// The host reads what the container prints.
     Output(Receiver),
+    /// The host types on a terminal.
+    TerminalInput(Pending),
+    /// The host sees what a terminal shows.
+    TerminalOutput(Pending),
 }
 
 /// All pipes that nobody has taken yet. Clones share them.
@@ -76,13 +86,24 @@ impl Streams {
 
     /// Takes an offer back, if nobody has taken it: whether it was still there.
     pub fn withdraw(&self, number: u32) -> bool {
-        match self.take(number) {
-            Some(Pipe::Output(output)) => {
-                tokio::spawn(discard(output));
-                true
-            }
-            Some(Pipe::Input(_)) => true,
-            None => false,
+        let taken = self.take(number);
+        let was_there = taken.is_some();
+        if let Some(pipe) = taken {
+            self.drop_output(pipe);
+        }
+        was_there
+    }
+
+    /// Lets a pipe go that the host does not take: what comes out of it is dropped. Needs a runtime.
+    pub fn drop_output(&self, pipe: Pipe) {
+        match pipe {
+            Pipe::Output(output) => drop(tokio::spawn(discard(output))),
+            Pipe::TerminalOutput(pending) => drop(tokio::spawn(async {
+                if let Some(master) = opened(pending).await {
+                    discard(master).await;
+                }
+            })),
+            Pipe::Input(_) | Pipe::TerminalInput(_) => {}
         }
     }
 
@@ -96,6 +117,16 @@ impl Streams {
             None => warn!(self.log, "a stream connection named a stream that is not offered"; "stream" => number),
             Some(Pipe::Input(pipe)) => input(connection, pipe).await,
             Some(Pipe::Output(pipe)) => output(pipe, connection).await,
+            Some(Pipe::TerminalInput(pending)) => {
+                if let Some(master) = opened(pending).await {
+                    input(connection, master).await;
+                }
+            }
+            Some(Pipe::TerminalOutput(pending)) => {
+                if let Some(master) = opened(pending).await {
+                    output(master, connection).await;
+                }
+            }
         }
         debug!(self.log, "stream ended"; "stream" => number);
     }
@@ -128,15 +159,16 @@ impl StreamListener for tokio_vsock::VsockListener {
     }
 }
 
-/// Serves connections for ever, at most [`MAX_CONNECTIONS`] at once.
+/// Serves connections for ever, at most [`MAX_CONNECTIONS`] at once: one more is closed, not kept waiting.
 pub async fn listen(listener: impl StreamListener, streams: Streams) {
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
-            return;
-        };
         match listener.accept().await {
             Ok(connection) => {
+                let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+                    warn!(streams.log, "too many stream connections"; "limit" => MAX_CONNECTIONS);
+                    continue;
+                };
                 let streams = streams.clone();
                 tokio::spawn(async move {
                     streams.serve(connection).await;
@@ -151,13 +183,18 @@ pub async fn listen(listener: impl StreamListener, streams: Streams) {
     }
 }
 
-async fn input(mut connection: impl AsyncRead + AsyncWrite + Unpin, mut pipe: Sender) {
-    // Either side may end it at any time; dropping the pipe is the container's end of file.
+/// The terminal, as soon as its process has started; `None` when it never will.
+async fn opened(mut pending: Pending) -> Option<Master> {
+    pending.wait_for(Option::is_some).await.ok()?.clone()
+}
+
+async fn input(mut connection: impl AsyncRead + AsyncWrite + Unpin, mut pipe: impl AsyncWrite + Unpin) {
+    // Either side may end it at any time; dropping a pipe is the container's end of file, a terminal has none.
     let _ = copy(&mut connection, &mut pipe).await;
 }
 
 /// Copies until the last writer is gone, then closes, so that nothing that was printed is lost.
-async fn output(mut pipe: Receiver, mut connection: impl AsyncRead + AsyncWrite + Unpin) {
+async fn output(mut pipe: impl AsyncRead + Unpin, mut connection: impl AsyncRead + AsyncWrite + Unpin) {
     let mut buffer = vec![0; CHUNK];
     loop {
         let count = match pipe.read(&mut buffer).await {
@@ -178,15 +215,15 @@ async fn output(mut pipe: Receiver, mut connection: impl AsyncRead + AsyncWrite 
     let _ = timeout(FAREWELL_LIMIT, farewell).await;
 }
 
-async fn discard(mut pipe: Receiver) {
+async fn discard(mut pipe: impl AsyncRead + Unpin) {
     let _ = copy(&mut pipe, &mut sink()).await;
 }
 
 /// How long a pipe waits for the host.
 pub const CLAIM_LIMIT: Duration = Duration::from_secs(60);
 
-/// Stream connections at once: three for each of some twenty containers.
-pub const MAX_CONNECTIONS: usize = 64;
+/// Stream connections at once: three for each of some hundreds of processes. Each takes a buffer of [`CHUNK`] bytes.
+pub const MAX_CONNECTIONS: usize = 2048;
 
 /// From connecting to the number.
 const NUMBER_LIMIT: Duration = Duration::from_secs(5);

@@ -161,27 +161,36 @@ async fn exit_codes_and_signals_come_back() {
     let pid = machine.start().await.unwrap();
     assert_eq!(machine.containers.processes(&id()).unwrap(), [pid]);
     assert!(matches!(
-        machine.containers.signal(&id(), 1, false),
+        machine.containers.signal(&id().first_process(), 1, false),
         Err(ContainerError::SignalDenied { signal: 1, .. })
     ));
     assert!(matches!(
-        machine.containers.delete(&id()).await,
+        machine.containers.delete(&id().first_process()).await,
         Err(ContainerError::State { state: "running", .. })
     ));
     assert!(matches!(
         machine.start().await,
         Err(ContainerError::State { state: "running", .. })
     ));
-    machine.containers.signal(&id(), 9, true).unwrap();
-    assert_eq!(machine.wait().await.status, 137);
-    assert_eq!(machine.wait().await.status, 137);
+    machine.containers.signal(&id().first_process(), 9, true).unwrap();
+    assert_eq!(machine.wait().await.exit.status, 137);
+    assert_eq!(machine.wait().await.exit.status, 137);
     assert!(matches!(
-        machine.containers.signal(&id(), 9, false),
+        machine.containers.signal(&id().first_process(), 9, false),
         Err(ContainerError::State { state: "stopped", .. })
     ));
-    assert_eq!(machine.containers.delete(&id()).await.unwrap().status, 137);
+    assert_eq!(
+        machine
+            .containers
+            .delete(&id().first_process())
+            .await
+            .unwrap()
+            .exit
+            .status,
+        137
+    );
     assert!(matches!(
-        machine.containers.wait(&id()).await,
+        machine.containers.wait(&id().first_process()).await,
         Err(ContainerError::Unknown { .. })
     ));
     assert_eq!(
@@ -205,8 +214,8 @@ async fn a_program_that_handles_sigterm_gets_it() {
     tokio::io::AsyncReadExt::read_exact(&mut out, &mut [0; 6])
         .await
         .unwrap();
-    machine.containers.signal(&id(), 15, false).unwrap();
-    assert_eq!(machine.wait().await.status, 5);
+    machine.containers.signal(&id().first_process(), 15, false).unwrap();
+    assert_eq!(machine.wait().await.exit.status, 5);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -225,7 +234,7 @@ async fn input_reaches_the_program() {
     tokio::io::AsyncReadExt::read_to_string(&mut output, &mut read)
         .await
         .unwrap();
-    assert_eq!((read.as_str(), machine.wait().await.status), ("question", 0));
+    assert_eq!((read.as_str(), machine.wait().await.exit.status), ("question", 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -241,7 +250,7 @@ async fn t3_denied_output_does_not_leave() {
     let numbers = machine.create(&quiet).unwrap();
     assert_eq!((numbers.stdin, numbers.stdout, numbers.stderr), (0, 0, 0));
     machine.start().await.unwrap();
-    assert_eq!(machine.wait().await.status, 0);
+    assert_eq!(machine.wait().await.exit.status, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -250,9 +259,17 @@ async fn launch_failures_say_what_failed() {
         return;
     }
     for (args, changes, expected) in [
-        (&["/no/such"][..], &[][..], "exec /no/such: No such file or directory"),
-        (&["no-such"], &[], "exec no-such: No such file or directory"),
-        (&["/etc/passwd"], &[], "exec /etc/passwd: Permission denied"),
+        (
+            &["/no/such"][..],
+            &[][..],
+            "exec: \"/no/such\": no such file or directory",
+        ),
+        (
+            &["no-such"],
+            &[],
+            "exec: \"no-such\": executable file not found in $PATH",
+        ),
+        (&["/etc/passwd"], &[], "exec: \"/etc/passwd\": permission denied"),
         (
             &["/bin/true"],
             &[("cwd = \"/\"", "cwd = \"/etc/passwd\"")],
@@ -271,8 +288,8 @@ async fn launch_failures_say_what_failed() {
             panic!("{error:?}")
         };
         assert_eq!(line, expected);
-        assert_eq!(machine.wait().await.status, 255);
-        machine.containers.delete(&id()).await.unwrap();
+        assert_eq!(machine.wait().await.exit.status, 255);
+        machine.containers.delete(&id().first_process()).await.unwrap();
     }
 }
 
@@ -285,10 +302,19 @@ async fn a_created_container_can_be_killed_and_deleted() {
     machine.create(&script("true")).unwrap();
     let again = machine.create(&script("true")).unwrap_err();
     assert!(matches!(again, ContainerError::Exists { .. }));
-    machine.containers.signal(&id(), 9, false).unwrap();
-    assert_eq!(machine.wait().await.status, 137);
-    machine.containers.delete(&id()).await.unwrap();
+    machine.containers.signal(&id().first_process(), 9, false).unwrap();
+    assert_eq!(machine.wait().await.exit.status, 137);
+    machine.containers.delete(&id().first_process()).await.unwrap();
 
     machine.create(&script("true")).unwrap();
-    assert_eq!(machine.containers.delete(&id()).await.unwrap().status, 137);
+    assert_eq!(
+        machine
+            .containers
+            .delete(&id().first_process())
+            .await
+            .unwrap()
+            .exit
+            .status,
+        137
+    );
 }

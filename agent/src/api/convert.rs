@@ -1,12 +1,15 @@
 //! From messages to the policy's and our own types. Nothing is judged here.
 
 use cella_policy::{
-    VolumeKind,
-    check::{ContainerRequest, RequestedMount, RequestedRlimit},
+    ContainerPolicy, VolumeKind,
+    check::{AdmittedProcess, ContainerRequest, ExecRequest, RequestedMount, RequestedRlimit, check_exec},
 };
-use cella_protos::agent::{Capabilities, ContainerSpec, CreateContainerRequest, Mount, Rlimit};
+use cella_protos::agent::{
+    Capabilities, ContainerSpec, CreateContainerRequest, ExecProcessRequest, Mount, ResizeTerminalRequest, Rlimit,
+};
 
-use crate::container::WantedPipes;
+use super::ApiError;
+use crate::{container::WantedPipes, launch::TerminalSize};
 
 /// What the policy looks at, with the kinds of the pod's volumes. Every field of the message that means anything is in it or
 /// in the functions below; the host's system call filter is taken from the message where the policy admits one.
@@ -83,6 +86,51 @@ pub(super) fn pipes(request: &CreateContainerRequest) -> WantedPipes {
         stdin: request.stdin,
         stdout: request.stdout,
         stderr: request.stderr,
+    }
+}
+
+/// The pipes that a further process asks for.
+pub(super) fn exec_pipes(request: &ExecProcessRequest) -> WantedPipes {
+    WantedPipes {
+        stdin: request.stdin,
+        stdout: request.stdout,
+        stderr: request.stderr,
+    }
+}
+
+/// A further process as the policy admits it.
+pub(super) fn exec_process(
+    policy: &ContainerPolicy,
+    request: &ExecProcessRequest,
+) -> Result<AdmittedProcess, ApiError> {
+    check_exec(policy, &exec_request(request)).map_err(ApiError::Denied)
+}
+
+/// What the policy looks at. Every field of the message is in it, but for names and pipes.
+fn exec_request(request: &ExecProcessRequest) -> ExecRequest {
+    ExecRequest {
+        args: request.args.clone(),
+        env: request.env.clone(),
+        cwd: request.cwd.clone(),
+        uid: request.user.uid,
+        gid: request.user.gid,
+        additional_gids: request.user.additional_gids.clone(),
+        user_name: request.user.name.clone(),
+        capabilities: capabilities(&request.capabilities),
+        rlimits: rlimits(&request.rlimits),
+        terminal: request.terminal,
+        no_new_privileges: request.no_new_privileges,
+    }
+}
+
+/// A size that a terminal can have.
+pub(super) fn terminal_size(request: &ResizeTerminalRequest) -> Result<TerminalSize, ApiError> {
+    match (u16::try_from(request.columns), u16::try_from(request.rows)) {
+        (Ok(columns), Ok(rows)) => Ok(TerminalSize { columns, rows }),
+        _ => Err(ApiError::TerminalSize {
+            columns: request.columns,
+            rows: request.rows,
+        }),
     }
 }
 

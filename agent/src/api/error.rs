@@ -7,6 +7,7 @@ use ttrpc::Code;
 
 use crate::{
     container::{ContainerError, IdError, LimitError},
+    launch::LaunchError,
     network::{NetworkError, PlanError},
     volume::VolumeError,
     workload::{Blame, WorkloadError},
@@ -19,7 +20,15 @@ pub enum ApiError {
     /// The policy says no.
     #[error("{0}")]
     Denied(#[source] Denial),
-    /// Not a container id.
+    /// A terminal that large is none.
+    #[error("a terminal of {columns} by {rows} characters cannot be")]
+    TerminalSize {
+        /// The width.
+        columns: u32,
+        /// The height.
+        rows: u32,
+    },
+    /// Not a container or exec id.
     #[error("{0}")]
     Id(#[source] IdError),
     /// Containers.
@@ -68,7 +77,7 @@ impl From<ApiError> for ttrpc::Error {
 fn code(error: &ApiError) -> Code {
     match error {
         ApiError::Denied(_) => Code::PERMISSION_DENIED,
-        ApiError::Id(_) | ApiError::NetworkPlan(_) => Code::INVALID_ARGUMENT,
+        ApiError::Id(_) | ApiError::NetworkPlan(_) | ApiError::TerminalSize { .. } => Code::INVALID_ARGUMENT,
         ApiError::Limits(error) => limit_code(error),
         ApiError::Volume(error) => volume_code(error),
         ApiError::NetworkTwice | ApiError::NoNetwork => Code::FAILED_PRECONDITION,
@@ -84,16 +93,20 @@ fn container_code(error: &ContainerError) -> Code {
         ContainerError::Exists { .. } | ContainerError::NameTaken { .. } => Code::ALREADY_EXISTS,
         ContainerError::SignalDenied { .. } => Code::PERMISSION_DENIED,
         ContainerError::Signal { .. } => Code::INVALID_ARGUMENT,
-        ContainerError::State { .. } | ContainerError::Terminal { .. } | ContainerError::Plan(_) => {
+        ContainerError::State { .. } | ContainerError::NoTerminal { .. } | ContainerError::Plan(_) => {
             Code::FAILED_PRECONDITION
         }
+        ContainerError::TooMany { .. } | ContainerError::Launch(LaunchError::Full(_)) => Code::RESOURCE_EXHAUSTED,
         ContainerError::Killed { .. } | ContainerError::Interrupted { .. } => Code::ABORTED,
         // The image and the policy are at fault, not the agent.
         ContainerError::Launch(_) => Code::FAILED_PRECONDITION,
         ContainerError::Workload(error) => workload_code(error),
         ContainerError::Limit(error) => limit_code(error),
         ContainerError::NoGroup { .. } => Code::UNIMPLEMENTED,
-        ContainerError::Cgroup(_) | ContainerError::Pipe { .. } | ContainerError::Directory { .. } => Code::INTERNAL,
+        ContainerError::Cgroup(_)
+        | ContainerError::Pipe { .. }
+        | ContainerError::Resize { .. }
+        | ContainerError::Directory { .. } => Code::INTERNAL,
     }
 }
 
@@ -182,9 +195,12 @@ mod tests {
 
     #[test]
     fn launch_failures_keep_their_words() {
-        let launch = crate::launch::LaunchError::Step("exec /usr/bin/x: No such file or directory".into());
+        let launch = LaunchError::Step("exec: \"/usr/bin/x\": no such file or directory".into());
         let error = ApiError::Container(ContainerError::Launch(launch));
         assert_eq!(code(&error), Code::FAILED_PRECONDITION);
-        assert_eq!(one_line(&error), "exec /usr/bin/x: No such file or directory");
+        assert_eq!(one_line(&error), "exec: \"/usr/bin/x\": no such file or directory");
+        let launch = LaunchError::Full("fork the process: Resource temporarily unavailable".into());
+        let error = ApiError::Container(ContainerError::Launch(launch));
+        assert_eq!(code(&error), Code::RESOURCE_EXHAUSTED);
     }
 }

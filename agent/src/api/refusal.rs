@@ -6,10 +6,11 @@ use async_trait::async_trait;
 use cella_protos::{
     agent::{
         ConfigureNetworkRequest, ContainerStatsRequest, ContainerStatsResponse, CreateContainerRequest,
-        CreateContainerResponse, DeleteContainerRequest, Empty, FreezeContainerRequest, HelloRequest, HelloResponse,
-        ListProcessesRequest, ListProcessesResponse, NextEventRequest, NextEventResponse, PutVolumeRequest,
-        ShutdownRequest, SignalContainerRequest, StartContainerRequest, StartContainerResponse, StatusRequest,
-        StatusResponse, UpdateContainerRequest, WaitContainerRequest, WaitContainerResponse,
+        CreateContainerResponse, DeleteContainerRequest, Empty, ExecProcessRequest, FreezeContainerRequest,
+        HelloRequest, HelloResponse, ListProcessesRequest, ListProcessesResponse, NextEventRequest, NextEventResponse,
+        PutVolumeRequest, ResizeTerminalRequest, ShutdownRequest, SignalContainerRequest, StartContainerRequest,
+        StartContainerResponse, StatusRequest, StatusResponse, UpdateContainerRequest, WaitContainerRequest,
+        WaitContainerResponse,
     },
     agent_ttrpc::Agent,
 };
@@ -67,6 +68,14 @@ impl Agent for RefusingAgent {
         _: &TtrpcContext,
         _: CreateContainerRequest,
     ) -> ttrpc::Result<CreateContainerResponse> {
+        self.refuse()
+    }
+
+    async fn exec_process(&self, _: &TtrpcContext, _: ExecProcessRequest) -> ttrpc::Result<CreateContainerResponse> {
+        self.refuse()
+    }
+
+    async fn resize_terminal(&self, _: &TtrpcContext, _: ResizeTerminalRequest) -> ttrpc::Result<Empty> {
         self.refuse()
     }
 

@@ -11,10 +11,11 @@ use cella_policy::check::check_container;
 use cella_protos::{
     agent::{
         ConfigureNetworkRequest, ContainerStatsRequest, ContainerStatsResponse, CreateContainerRequest,
-        CreateContainerResponse, DeleteContainerRequest, Empty, FreezeContainerRequest, HelloRequest, HelloResponse,
-        ListProcessesRequest, ListProcessesResponse, NextEventRequest, NextEventResponse, PutVolumeRequest,
-        ShutdownRequest, SignalContainerRequest, StartContainerRequest, StartContainerResponse, StatusRequest,
-        StatusResponse, UpdateContainerRequest, WaitContainerRequest, WaitContainerResponse,
+        CreateContainerResponse, DeleteContainerRequest, Empty, ExecProcessRequest, FreezeContainerRequest,
+        HelloRequest, HelloResponse, ListProcessesRequest, ListProcessesResponse, NextEventRequest, NextEventResponse,
+        PutVolumeRequest, ResizeTerminalRequest, ShutdownRequest, SignalContainerRequest, StartContainerRequest,
+        StartContainerResponse, StatusRequest, StatusResponse, UpdateContainerRequest, WaitContainerRequest,
+        WaitContainerResponse,
     },
     agent_ttrpc::Agent,
 };
@@ -26,10 +27,9 @@ use ttrpc::asynchronous::TtrpcContext;
 use super::{ApiError, convert, one_line, pod, status};
 use crate::{
     boot::BootInfo,
-    container::{ContainerError, ContainerId, Containers, Creation, Limits, Machine},
+    container::{ContainerId, Containers, Creation, Ended, ExecCreation, Limits, Machine, ProcessId, StreamNumbers},
     network::{self, NetworkError, NetworkPlan},
     pod::EventKind,
-    reaper::Exit,
     stage::StageLog,
     workload::Workload,
 };
@@ -80,11 +80,6 @@ impl AgentService {
         // The pod has no volumes yet.
         let asked = convert::container_request(request, |_| None);
         let admission = check_container(&self.boot.policy, &asked).map_err(ApiError::Denied)?;
-        if admission.process.terminal {
-            return Err(ApiError::Container(ContainerError::Terminal {
-                name: admission.policy.name.clone(),
-            }));
-        }
         if !admission.image_offered {
             warn!(self.log, "the host offered other images: the policy's runs"; "container" => &admission.policy.name,
                 "image" => %admission.policy.image);
@@ -98,23 +93,34 @@ impl AgentService {
                 limits: Limits::parse(&request.spec.resources, Machine::here()).map_err(ApiError::Limits)?,
             })
             .map_err(ApiError::Container)?;
-        Ok(CreateContainerResponse {
-            stdin_stream: numbers.stdin,
-            stdout_stream: numbers.stdout,
-            stderr_stream: numbers.stderr,
-            ..Default::default()
-        })
+        Ok(pipes_message(numbers))
+    }
+
+    fn exec(&self, request: &ExecProcessRequest) -> Result<CreateContainerResponse, ApiError> {
+        let id = id(&request.id)?;
+        let exec = request.exec_id.parse().map_err(ApiError::Id)?;
+        let policy = self.containers.policy(&id).map_err(ApiError::Container)?;
+        let process = convert::exec_process(&policy, request)?;
+        let creation = ExecCreation {
+            exec,
+            process,
+            pipes: convert::exec_pipes(request),
+        };
+        let numbers = self.containers.exec(&id, creation).map_err(ApiError::Container)?;
+        Ok(pipes_message(numbers))
     }
 
     async fn start(&self, request: &StartContainerRequest) -> Result<StartContainerResponse, ApiError> {
-        let id = id(&request.id)?;
-        let (network, workload) = self.network.get().ok_or(ApiError::NoNetwork)?;
-        let supply = Arc::new(workload.clone());
-        let pid = self
-            .containers
-            .start(&id, supply, Arc::clone(network))
-            .await
-            .map_err(ApiError::Container)?;
+        let id = process_id(&request.id, &request.exec_id)?;
+        let started = match &id.exec {
+            Some(exec) => self.containers.start_exec(&id.container, exec).await,
+            None => {
+                let (network, workload) = self.network.get().ok_or(ApiError::NoNetwork)?;
+                let supply = Arc::new(workload.clone());
+                self.containers.start(&id.container, supply, Arc::clone(network)).await
+            }
+        };
+        let pid = started.map_err(ApiError::Container)?;
         Ok(StartContainerResponse {
             pid,
             ..Default::default()
@@ -188,12 +194,28 @@ impl Agent for AgentService {
         self.answer("StartContainer", self.start(&request).await)
     }
 
+    async fn exec_process(
+        &self,
+        _: &TtrpcContext,
+        request: ExecProcessRequest,
+    ) -> ttrpc::Result<CreateContainerResponse> {
+        self.answer_for("ExecProcess", &request.id, &request.exec_id, self.exec(&request))
+    }
+
+    async fn resize_terminal(&self, _: &TtrpcContext, request: ResizeTerminalRequest) -> ttrpc::Result<Empty> {
+        let resized = process_id(&request.id, &request.exec_id).and_then(|id| {
+            let size = convert::terminal_size(&request)?;
+            self.containers.resize(&id, size).map_err(ApiError::Container)
+        });
+        self.answer("ResizeTerminal", resized.map(|()| Empty::new()))
+    }
+
     async fn wait_container(
         &self,
         _: &TtrpcContext,
         request: WaitContainerRequest,
     ) -> ttrpc::Result<WaitContainerResponse> {
-        let ended = match id(&request.id) {
+        let ended = match process_id(&request.id, &request.exec_id) {
             Ok(id) => self.containers.wait(&id).await.map_err(ApiError::Container),
             Err(error) => Err(error),
         };
@@ -201,7 +223,7 @@ impl Agent for AgentService {
     }
 
     async fn signal_container(&self, _: &TtrpcContext, request: SignalContainerRequest) -> ttrpc::Result<Empty> {
-        let sent = id(&request.id).and_then(|id| {
+        let sent = process_id(&request.id, &request.exec_id).and_then(|id| {
             self.containers
                 .signal(&id, request.signal, request.all)
                 .map_err(ApiError::Container)
@@ -246,7 +268,7 @@ impl Agent for AgentService {
         _: &TtrpcContext,
         request: DeleteContainerRequest,
     ) -> ttrpc::Result<WaitContainerResponse> {
-        let deleted = match id(&request.id) {
+        let deleted = match process_id(&request.id, &request.exec_id) {
             Ok(id) => self.containers.delete(&id).await.map_err(ApiError::Container),
             Err(error) => Err(error),
         };
@@ -296,11 +318,32 @@ fn cut(name: &str) -> String {
     name.chars().take(MAX_SHOWN_ID).collect()
 }
 
-fn exit_message(exit: Exit) -> WaitContainerResponse {
-    let since = exit.at.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+/// Exec id "" is the container's first process.
+fn process_id(container: &str, exec: &str) -> Result<ProcessId, ApiError> {
+    Ok(ProcessId {
+        container: id(container)?,
+        exec: match exec {
+            "" => None,
+            exec => Some(exec.parse().map_err(ApiError::Id)?),
+        },
+    })
+}
+
+fn pipes_message(numbers: StreamNumbers) -> CreateContainerResponse {
+    CreateContainerResponse {
+        stdin_stream: numbers.stdin,
+        stdout_stream: numbers.stdout,
+        stderr_stream: numbers.stderr,
+        ..Default::default()
+    }
+}
+
+fn exit_message(ended: Ended) -> WaitContainerResponse {
+    let since = ended.exit.at.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     WaitContainerResponse {
-        exit_status: exit.status,
+        exit_status: ended.exit.status,
         exited_at_unix_ns: i64::try_from(since.as_nanos()).unwrap_or(0),
+        out_of_memory: ended.out_of_memory,
         ..Default::default()
     }
 }

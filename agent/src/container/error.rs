@@ -1,8 +1,8 @@
-//! Why something cannot be done with a container. Each is one line for the operator on the host.
+//! Why something cannot be done with a container or a process in it. Each is one line for the operator on the host.
 
 use std::io;
 
-use super::{CgroupError, ContainerId, LimitError};
+use super::{CgroupError, ContainerId, LimitError, ProcessId};
 use crate::{
     launch::{LaunchError, PlanError},
     workload::WorkloadError,
@@ -13,16 +13,24 @@ use crate::{
 #[non_exhaustive]
 pub enum ContainerError {
     /// There is none of that id.
-    #[error("container {id} does not exist")]
+    #[error("{process} does not exist")]
     Unknown {
-        /// The id.
-        id: ContainerId,
+        /// The process, or container.
+        process: ProcessId,
     },
     /// There is one already.
-    #[error("container {id} exists already")]
+    #[error("{process} exists already")]
     Exists {
-        /// The id.
-        id: ContainerId,
+        /// The process, or container.
+        process: ProcessId,
+    },
+    /// More than the agent keeps.
+    #[error("container {container} has {limit} further processes, which is the limit: delete some that have ended")]
+    TooMany {
+        /// The container.
+        container: ContainerId,
+        /// The limit.
+        limit: usize,
     },
     /// The policy's container is there already under another id.
     #[error("container {name:?} of the policy exists already, as {id}: delete that first")]
@@ -33,10 +41,10 @@ pub enum ContainerError {
         id: ContainerId,
     },
     /// Not in this state.
-    #[error("container {id} cannot be {wanted}: it is {state}")]
+    #[error("{process} cannot be {wanted}: it is {state}")]
     State {
-        /// The id.
-        id: ContainerId,
+        /// The process, or container.
+        process: ProcessId,
         /// What was asked for.
         wanted: &'static str,
         /// What it is.
@@ -51,30 +59,39 @@ pub enum ContainerError {
         signal: u32,
     },
     /// The signal is none, or could not be delivered.
-    #[error("signal {signal} cannot be sent to container {id}")]
+    #[error("signal {signal} cannot be sent to {process}")]
     Signal {
-        /// The id.
-        id: ContainerId,
+        /// The process, or container.
+        process: ProcessId,
         /// The signal's number.
         signal: u32,
     },
-    /// A terminal is not offered.
-    #[error("container {name:?} asks for a terminal: the agent has none to give")]
-    Terminal {
-        /// The policy's name.
-        name: String,
+    /// There is no terminal to set the size of.
+    #[error("{process} has no terminal")]
+    NoTerminal {
+        /// The process, or container.
+        process: ProcessId,
+    },
+    /// The terminal does not take the size.
+    #[error("setting the terminal size of {process} failed")]
+    Resize {
+        /// The process, or container.
+        process: ProcessId,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
     },
     /// Killed before its program ran.
-    #[error("container {id} was killed while it was starting")]
+    #[error("{process} was killed while it was starting")]
     Killed {
-        /// The id.
-        id: ContainerId,
+        /// The process, or container.
+        process: ProcessId,
     },
     /// The starting task ended without a word.
-    #[error("starting container {id} was interrupted")]
+    #[error("starting {process} was interrupted")]
     Interrupted {
-        /// The id.
-        id: ContainerId,
+        /// The process, or container.
+        process: ProcessId,
     },
     /// Image, models or keys.
     #[error("{0}")]
@@ -98,10 +115,10 @@ pub enum ContainerError {
     #[error("{0}")]
     Limit(#[source] LimitError),
     /// A pipe could not be made.
-    #[error("making the pipes of container {id} failed")]
+    #[error("making the pipes of {process} failed")]
     Pipe {
-        /// The id.
-        id: ContainerId,
+        /// The process, or container.
+        process: ProcessId,
         /// What the kernel said.
         #[source]
         source: io::Error,

@@ -1,9 +1,9 @@
-//! One container and its state.
+//! One container: its first process, the further ones in it, and what they share.
 
 use std::{
+    collections::BTreeMap,
     fs, io,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::SystemTime,
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
 use cella_policy::{
@@ -11,23 +11,22 @@ use cella_policy::{
     check::{Admission, AdmittedProcess},
 };
 use slog::{info, warn};
-use tokio::sync::{oneshot, watch};
 
 use super::{
-    ContainerError, ContainerId, Creation, Limits, Setting, StreamNumbers, Supply,
+    ContainerError, ContainerId, Creation, Ended, ExecCreation, ExecId, ProcessId, Setting, StreamNumbers, Supply,
     cgroup::Cgroup,
     pipes,
     prepare::{self, Parts},
+    process::{Beginning, Process, ProcessState},
     resources,
 };
 use crate::{
-    launch::{self, Launched, Stdio},
+    launch::{ExecPlan, LaunchError, Launched, Order},
     network::NetworkPlan,
-    reaper::{Exit, ExitWatch},
     stage::StageName,
 };
 
-/// One container. The diagram of its states is at [`super`].
+/// One container.
 pub(super) struct Instance {
     setting: Arc<Setting>,
     id: ContainerId,
@@ -35,51 +34,17 @@ pub(super) struct Instance {
     process: AdmittedProcess,
     readonly_rootfs: bool,
     hostname: String,
-    limits: Limits,
-    numbers: StreamNumbers,
-    state: Mutex<State>,
-    /// How it ended, once it has.
-    ended: watch::Sender<Option<Exit>>,
+    /// Whom the image runs as, once there is an image.
+    image_user: OnceLock<String>,
+    cgroup: Option<Cgroup>,
+    first: Arc<Process>,
+    execs: Mutex<BTreeMap<ExecId, Arc<Exec>>>,
 }
 
-enum State {
-    Created {
-        stdio: Stdio,
-    },
-    /// Waiting for image and models while `cancel` is there, launching when it is gone.
-    Starting {
-        cancel: Option<oneshot::Sender<()>>,
-    },
-    Running {
-        pid: u32,
-        exit: ExitWatch,
-        cgroup: Option<Cgroup>,
-    },
-    Stopped {
-        cgroup: Option<Cgroup>,
-    },
-}
-
-/// What a container is doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ContainerState {
-    /// Made; nothing runs. Starting counts as this, as containerd sees it.
-    Created,
-    /// Its program runs.
-    Running,
-    /// Its program has ended, or never began.
-    Stopped,
-}
-
-impl ContainerState {
-    /// As `Status` and containerd call it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Created => "created",
-            Self::Running => "running",
-            Self::Stopped => "stopped",
-        }
-    }
+/// A further process.
+struct Exec {
+    admitted: AdmittedProcess,
+    process: Arc<Process>,
 }
 
 /// A container at one moment.
@@ -90,7 +55,7 @@ pub struct Snapshot {
     /// The policy's name for it.
     pub name: String,
     /// What it is doing.
-    pub state: ContainerState,
+    pub state: ProcessState,
     /// Its process 1; 0 when it does not run.
     pub pid: u32,
 }
@@ -114,27 +79,29 @@ impl Instance {
             ..
         } = admission;
         setting.make_bundle(&id)?;
-        let (stdio, numbers) = pipes::make(wanted, policy.stdio, &setting.streams)
-            .map_err(|source| ContainerError::Pipe { id: id.clone(), source })?;
+        let group = setting.cgroups.as_ref().map(|root| root.group(&id, &limits));
+        let cgroup = group.transpose().map_err(ContainerError::Cgroup)?;
+        let first = id.first_process();
+        let pipes = pipes::make(wanted, process.terminal, policy.stdio, &setting.streams);
+        let pipes = pipes.map_err(|source| ContainerError::Pipe {
+            process: first.clone(),
+            source,
+        })?;
+        let numbers = pipes.numbers;
         info!(setting.log, "container created"; "container" => %policy.name, "id" => %id);
-        let state = Mutex::new(State::Created { stdio });
-        let (ended, _) = watch::channel(None);
-        let policy = policy.clone();
-        Ok((
-            Self {
-                setting,
-                id,
-                policy,
-                process,
-                readonly_rootfs,
-                hostname,
-                limits,
-                numbers,
-                state,
-                ended,
-            },
-            numbers,
-        ))
+        let instance = Self {
+            first: Arc::new(Process::new(Arc::clone(&setting), first, pipes)),
+            setting,
+            id,
+            policy: policy.clone(),
+            process,
+            readonly_rootfs,
+            hostname,
+            image_user: OnceLock::new(),
+            cgroup,
+            execs: Mutex::default(),
+        };
+        Ok((instance, numbers))
     }
 
     pub(super) fn id(&self) -> &ContainerId {
@@ -145,151 +112,165 @@ impl Instance {
         &self.policy
     }
 
-    /// From created to running, or to stopped when that fails.
+    /// A process by its id; `None` = the first.
+    pub(super) fn process(&self, exec: Option<&ExecId>) -> Result<Arc<Process>, ContainerError> {
+        match exec {
+            None => Ok(Arc::clone(&self.first)),
+            Some(exec) => self.exec(exec).map(|exec| Arc::clone(&exec.process)),
+        }
+    }
+
+    /// Makes a further process's pipes; [`Self::start_exec`] runs it.
+    pub(super) fn add_exec(&self, creation: ExecCreation) -> Result<StreamNumbers, ContainerError> {
+        let ExecCreation {
+            exec,
+            process: admitted,
+            pipes: wanted,
+        } = creation;
+        if self.first.state() != ProcessState::Running {
+            return Err(self.first.refuse("given another process"));
+        }
+        let id = ProcessId {
+            container: self.id.clone(),
+            exec: Some(exec.clone()),
+        };
+        let mut execs = self.execs();
+        if execs.contains_key(&exec) {
+            return Err(ContainerError::Exists { process: id });
+        }
+        if execs.len() >= MAX_EXECS {
+            return Err(ContainerError::TooMany {
+                container: self.id.clone(),
+                limit: MAX_EXECS,
+            });
+        }
+        let pipes = pipes::make(wanted, admitted.terminal, self.policy.stdio, &self.setting.streams);
+        let pipes = pipes.map_err(|source| ContainerError::Pipe {
+            process: id.clone(),
+            source,
+        })?;
+        let numbers = pipes.numbers;
+        let process = Arc::new(Process::new(Arc::clone(&self.setting), id, pipes));
+        execs.insert(exec, Arc::new(Exec { admitted, process }));
+        Ok(numbers)
+    }
+
+    /// Starts the first process: from created to running, or to stopped when that fails.
     pub(super) async fn start(
         self: Arc<Self>,
         supply: Arc<dyn Supply>,
         network: Arc<NetworkPlan>,
     ) -> Result<u32, ContainerError> {
-        let (cancel, cancelled) = oneshot::channel();
-        let stdio = {
-            let mut state = self.lock();
-            match &mut *state {
-                State::Created { stdio } => {
-                    let stdio = std::mem::take(stdio);
-                    *state = State::Starting { cancel: Some(cancel) };
-                    stdio
+        let beginning = self.first.begin()?;
+        match self.launch(beginning, supply, &network).await {
+            Ok(launched) => {
+                let pid = launched.pid;
+                info!(self.setting.log, "container started"; "container" => %self.policy.name, "pid" => pid);
+                if let Some(cgroup) = self.cgroup.clone() {
+                    resources::tell_of_memory(&self.setting, &self.id, cgroup);
                 }
-                other => return Err(self.not_in(other, "started")),
+                let instance = Arc::clone(&self);
+                Ok(self.first.run(launched, move |exit| {
+                    info!(instance.setting.log, "container ended";
+                        "container" => %instance.policy.name, "status" => exit.status);
+                    instance.end_rest();
+                    instance.oom_kills() > 0
+                }))
             }
-        };
-        let (outcome, cgroup) = match self.make_group() {
-            Ok(cgroup) => (
-                self.launch(stdio, supply, &network, cgroup.as_ref(), cancelled).await,
-                cgroup,
-            ),
-            Err(error) => (Err(error), None),
-        };
-        match outcome {
-            Ok(launched) => Ok(self.run(launched, cgroup)),
             Err(error) => {
                 warn!(self.setting.log, "container not started"; "container" => %self.policy.name, "error" => %error);
-                self.stop(
-                    Exit {
-                        status: FAILED,
-                        at: SystemTime::now(),
-                    },
-                    cgroup,
-                );
+                self.first.fail();
                 Err(error)
             }
         }
     }
 
-    pub(super) async fn wait(&self) -> Exit {
-        let mut ended = self.ended.subscribe();
-        match ended.wait_for(Option::is_some).await.as_deref() {
-            Ok(Some(exit)) => *exit,
-            // The sender is ours and alive.
-            _ => Exit {
-                status: FAILED,
-                at: SystemTime::now(),
-            },
+    /// Starts a further process.
+    pub(super) async fn start_exec(self: Arc<Self>, id: ExecId) -> Result<u32, ContainerError> {
+        let exec = self.exec(&id)?;
+        let process = &exec.process;
+        let beginning = process.begin()?;
+        let kills = self.oom_kills();
+        match self.launch_exec(&exec.admitted, process, beginning).await {
+            Ok(launched) => {
+                let instance = Arc::clone(&self);
+                Ok(process.run(launched, move |_| instance.oom_kills() > kills))
+            }
+            Err(error) => {
+                warn!(self.setting.log, "process not started"; "process" => %process.id(), "error" => %error);
+                process.fail();
+                Err(error)
+            }
         }
     }
 
-    pub(super) fn signal(&self, number: u32, all: bool) -> Result<(), ContainerError> {
+    /// Sends a signal to one process, or to all of the container's.
+    pub(super) fn signal(&self, exec: Option<&ExecId>, number: u32, all: bool) -> Result<(), ContainerError> {
         if !self.policy.signals.allows(number) {
             return Err(ContainerError::SignalDenied {
                 name: self.policy.name.clone(),
                 signal: number,
             });
         }
-        let undelivered = || ContainerError::Signal {
-            id: self.id.clone(),
-            signal: number,
-        };
-        let signal = i32::try_from(number).map_err(|_| undelivered())?;
-        let ends = matches!(signal, libc::SIGKILL | libc::SIGTERM);
-        let mut state = self.lock();
-        match &mut *state {
-            State::Running {
-                cgroup: Some(cgroup), ..
-            } if all => cgroup.signal(signal).map_err(ContainerError::Cgroup),
-            State::Running { exit, .. } => {
-                // Whoever has ended meanwhile is not running; its exit is about to be published.
-                if exit.kill(&self.setting.reaper, signal) || exit.ended().is_some() {
-                    Ok(())
-                } else {
-                    Err(undelivered())
-                }
+        let process = self.process(exec)?;
+        match (&self.cgroup, i32::try_from(number)) {
+            (Some(cgroup), Ok(number)) if all && exec.is_none() && process.pid().is_some() => {
+                cgroup.signal(number).map_err(ContainerError::Cgroup)
             }
-            State::Starting { cancel } if ends => {
-                // Without it the launch is under way: a matter of milliseconds, then the caller may try again.
-                let cancel = cancel.take();
-                match cancel.map(|cancel| cancel.send(())) {
-                    Some(Ok(())) => Ok(()),
-                    _ => Err(self.not_in(&state, "signalled")),
-                }
-            }
-            State::Created { .. } if ends => {
-                *state = State::Stopped { cgroup: None };
-                self.ended.send_replace(Some(Exit {
-                    status: 128 + number,
-                    at: SystemTime::now(),
-                }));
-                self.numbers.withdraw(&self.setting.streams);
-                Ok(())
-            }
-            other => Err(self.not_in(other, "signalled")),
+            _ => process.signal(number),
         }
     }
 
     /// Ends it whatever it is doing; the policy is not asked.
     pub(super) fn kill(&self) {
-        match &mut *self.lock() {
-            State::Running { exit, cgroup, .. } => {
-                let all = cgroup.as_ref().map(|cgroup| cgroup.signal(libc::SIGKILL));
-                if !matches!(all, Some(Ok(()))) {
-                    exit.kill(&self.setting.reaper, libc::SIGKILL);
-                }
-            }
-            State::Starting { cancel } => drop(cancel.take().map(|cancel| cancel.send(()))),
-            State::Created { .. } | State::Stopped { .. } => {}
+        self.first.kill();
+        if self.first.pid().is_some() {
+            self.end_rest();
         }
     }
 
-    pub(super) fn is_running(&self) -> bool {
-        matches!(&*self.lock(), State::Running { .. } | State::Starting { .. })
+    pub(super) fn is_alive(&self) -> bool {
+        self.first.is_alive()
+    }
+
+    pub(super) async fn wait(&self) -> Ended {
+        self.first.wait().await
     }
 
     pub(super) fn processes(&self) -> Result<Vec<u32>, ContainerError> {
-        match &*self.lock() {
-            State::Running {
-                cgroup: Some(cgroup), ..
-            } => cgroup.processes().map_err(ContainerError::Cgroup),
-            State::Running { pid, .. } => Ok(vec![*pid]),
-            _ => Ok(Vec::new()),
+        match (&self.cgroup, self.first.pid()) {
+            (_, None) => Ok(Vec::new()),
+            (Some(cgroup), Some(_)) => cgroup.processes().map_err(ContainerError::Cgroup),
+            (None, Some(pid)) => {
+                let execs = self.execs();
+                let others = execs.values().filter_map(|exec| exec.process.pid());
+                Ok([pid].into_iter().chain(others).collect())
+            }
         }
     }
 
+    /// Forgets a further process that does not run.
+    pub(super) fn remove_exec(&self, id: &ExecId) -> Result<Ended, ContainerError> {
+        let ended = self.exec(id)?.process.retire()?;
+        self.execs().remove(id);
+        Ok(ended)
+    }
+
     /// Takes away everything that is left of it.
-    pub(super) async fn remove(&self) -> Result<Exit, ContainerError> {
-        let cgroup = {
-            let mut state = self.lock();
-            match &*state {
-                State::Created { .. } => {
-                    *state = State::Stopped { cgroup: None };
-                    None
-                }
-                State::Stopped { cgroup } => cgroup.clone(),
-                other => return Err(self.not_in(other, "deleted")),
+    pub(super) async fn remove(&self) -> Result<Ended, ContainerError> {
+        let ended = self.first.retire()?;
+        // Without the first process none of these runs: the wait is for the agent to hear of it.
+        let execs = std::mem::take(&mut *self.execs());
+        for exec in execs.into_values() {
+            exec.process.kill();
+            if exec.process.is_alive() {
+                exec.process.wait().await;
             }
-        };
-        if let Some(cgroup) = cgroup {
+            exec.process.retire()?;
+        }
+        if let Some(cgroup) = &self.cgroup {
             cgroup.remove().await.map_err(ContainerError::Cgroup)?;
         }
-        self.numbers.withdraw(&self.setting.streams);
         match fs::remove_dir(self.setting.bundle(&self.id)) {
             Err(source) if source.kind() != io::ErrorKind::NotFound => {
                 return Err(ContainerError::Directory {
@@ -301,40 +282,31 @@ impl Instance {
             _ => {}
         }
         info!(self.setting.log, "container deleted"; "container" => %self.policy.name, "id" => %self.id);
-        Ok(self.ended.borrow().unwrap_or(Exit {
-            status: NEVER_RAN,
-            at: SystemTime::now(),
-        }))
+        Ok(ended)
     }
 
     pub(super) fn snapshot(&self) -> Snapshot {
-        let (state, pid) = match &*self.lock() {
-            State::Created { .. } | State::Starting { .. } => (ContainerState::Created, 0),
-            State::Running { pid, .. } => (ContainerState::Running, *pid),
-            State::Stopped { .. } => (ContainerState::Stopped, 0),
-        };
         Snapshot {
             id: self.id.clone(),
             name: self.policy.name.clone(),
-            state,
-            pid,
+            state: self.first.state(),
+            pid: self.first.pid().unwrap_or(0),
         }
     }
 
     async fn launch(
         &self,
-        stdio: Stdio,
+        beginning: Beginning,
         supply: Arc<dyn Supply>,
         network: &NetworkPlan,
-        cgroup: Option<&Cgroup>,
-        cancelled: oneshot::Receiver<()>,
     ) -> Result<Launched, ContainerError> {
         let name = self.policy.name.as_str();
         let supplies = async { tokio::try_join!(supply.image(name), supply.models(name)) };
         let (rootfs, models) = tokio::select! {
             supplies = supplies => supplies.map_err(ContainerError::Workload)?,
-            Ok(()) = cancelled => return Err(ContainerError::Killed { id: self.id.clone() }),
+            Ok(()) = beginning.cancelled => return Err(self.killed(&self.first)),
         };
+        let _ = self.image_user.set(rootfs.user.clone());
         let stage = self.setting.stages.begin(StageName::Start, name);
         let parts = Parts {
             id: &self.id,
@@ -342,90 +314,91 @@ impl Instance {
             process: &self.process,
             readonly_rootfs: self.readonly_rootfs,
             hostname: &self.hostname,
+            terminal: beginning.terminal,
             rootfs,
             models,
             network,
-            cgroup,
+            cgroup: self.cgroup.as_ref(),
         };
         let launched = match prepare::plan(parts, &self.setting) {
-            Ok(plan) => launch::spawn(&self.setting.launcher, &plan, stdio, &self.setting.reaper)
-                .await
-                .map_err(ContainerError::Launch),
+            Ok(plan) => {
+                let order = Order::Container(plan);
+                self.setting
+                    .launcher
+                    .spawn(&order, beginning.stdio, None)
+                    .await
+                    .map_err(ContainerError::Launch)
+            }
             Err(error) => Err(ContainerError::Plan(error)),
         };
         stage.finish(launched)
     }
 
-    fn make_group(&self) -> Result<Option<Cgroup>, ContainerError> {
-        let group = self
-            .setting
-            .cgroups
-            .as_ref()
-            .map(|root| root.group(&self.id, &self.limits));
-        group.transpose().map_err(ContainerError::Cgroup)
+    async fn launch_exec(
+        &self,
+        admitted: &AdmittedProcess,
+        process: &Process,
+        mut beginning: Beginning,
+    ) -> Result<Launched, ContainerError> {
+        let host = self.first.handle("given another process")?;
+        let image_user = self.image_user.get().map(String::as_str).unwrap_or_default();
+        let plan = prepare::process(admitted, image_user, beginning.terminal).map_err(ContainerError::Plan)?;
+        let order = Order::Exec(ExecPlan {
+            cgroup: self.cgroup.as_ref().map(|cgroup| cgroup.path().to_owned()),
+            process: plan,
+        });
+        let launch = self.setting.launcher.spawn(&order, beginning.stdio, Some(&host));
+        let launched = launch.await.map_err(|error| match error {
+            // Its container ended under it: that is what happened, not a failure of ours.
+            LaunchError::Step(_) | LaunchError::Died if !self.is_alive() => self.first.refuse("given another process"),
+            other => ContainerError::Launch(other),
+        })?;
+        if beginning.cancelled.try_recv().is_ok() {
+            launched.exit.kill(&self.setting.reaper, libc::SIGKILL);
+            return Err(self.killed(process));
+        }
+        Ok(launched)
+    }
+
+    fn killed(&self, process: &Process) -> ContainerError {
+        ContainerError::Killed {
+            process: process.id().clone(),
+        }
     }
 
     /// Its group while it runs.
     pub(super) fn group(&self, wanted: &'static str) -> Result<Cgroup, ContainerError> {
-        match &*self.lock() {
-            State::Running { cgroup, .. } => cgroup
-                .clone()
-                .ok_or_else(|| ContainerError::NoGroup { id: self.id.clone() }),
-            other => Err(self.not_in(other, wanted)),
+        if self.first.state() != ProcessState::Running {
+            return Err(self.first.refuse(wanted));
+        }
+        let group = self.cgroup.clone();
+        group.ok_or_else(|| ContainerError::NoGroup { id: self.id.clone() })
+    }
+
+    /// Ends whatever runs besides the first process; its process namespace has done so already, unless it is shared.
+    fn end_rest(&self) {
+        if let Some(Err(error)) = self.cgroup.as_ref().map(|cgroup| cgroup.signal(libc::SIGKILL)) {
+            warn!(self.setting.log, "killing a container failed"; "container" => %self.policy.name, "error" => %error);
         }
     }
 
-    /// The program runs: keeps the state up to date until it has ended.
-    fn run(self: Arc<Self>, launched: Launched, cgroup: Option<Cgroup>) -> u32 {
-        let Launched { pid, exit } = launched;
-        if let Some(cgroup) = cgroup.clone() {
-            resources::tell_of_memory(&self.setting, &self.id, cgroup);
-        }
-        info!(self.setting.log, "container started"; "container" => %self.policy.name, "pid" => pid);
-        *self.lock() = State::Running {
-            pid,
-            exit: exit.clone(),
-            cgroup,
-        };
-        tokio::spawn(async move {
-            let mut exit = exit;
-            let exit = exit.wait().await;
-            let cgroup = match &mut *self.lock() {
-                State::Running { cgroup, .. } => cgroup.take(),
-                _ => None,
-            };
-            info!(self.setting.log, "container ended"; "container" => %self.policy.name, "status" => exit.status);
-            self.stop(exit, cgroup);
-        });
-        pid
+    fn oom_kills(&self) -> u64 {
+        self.cgroup.as_ref().map_or(0, Cgroup::oom_kills)
     }
 
-    fn stop(&self, exit: Exit, cgroup: Option<Cgroup>) {
-        *self.lock() = State::Stopped { cgroup };
-        self.ended.send_replace(Some(exit));
+    fn exec(&self, id: &ExecId) -> Result<Arc<Exec>, ContainerError> {
+        self.execs().get(id).cloned().ok_or_else(|| ContainerError::Unknown {
+            process: ProcessId {
+                container: self.id.clone(),
+                exec: Some(id.clone()),
+            },
+        })
     }
 
-    fn not_in(&self, state: &State, wanted: &'static str) -> ContainerError {
-        let state = match state {
-            State::Created { .. } => "created",
-            State::Starting { .. } => "starting",
-            State::Running { .. } => "running",
-            State::Stopped { .. } => "stopped",
-        };
-        ContainerError::State {
-            id: self.id.clone(),
-            wanted,
-            state,
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn execs(&self) -> MutexGuard<'_, BTreeMap<ExecId, Arc<Exec>>> {
+        self.execs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Status of a container whose program could not be started.
-const FAILED: u32 = 255;
-
-/// Status of a container that was deleted before it was started, as if it had been killed.
-const NEVER_RAN: u32 = 137;
+/// Processes of ExecProcess in one container that are not deleted yet.
+const MAX_EXECS: usize = 512;

@@ -1,15 +1,16 @@
-//! The guest's containers: as many of each that the policy names as it allows at once.
+//! The guest's containers, as many of each that the policy names as it allows at once, and the processes in them.
 //!
 //! ```text
-//!           create              start             program runs            process 1 ends
-//! (nothing) ──────▶ created ──────────▶ starting ──────────────▶ running ───────────────▶ stopped ──delete──▶ (nothing)
+//!           create              start             program runs            process ends
+//! (nothing) ──────▶ created ──────────▶ starting ──────────────▶ running ──────────────▶ stopped ──delete──▶ (nothing)
 //!                     │ │                  │                                                ▲
 //!                     │ └──kill────────────┼── kill, or image, model or launch failed ──────┘
 //!                     └──delete──▶ (nothing)
 //! ```
-//! Each container's state has one lock; what waits (pulls, launch, exit) runs in a task of its own, so that a host that
-//! drops its connection cannot leave a container between two states. A container whose start failed is stopped with
-//! status 255 and keeps no process.
+//! A container's first process and each further one (exec) go through the same states. An exec can be made and started
+//! while the first process runs, ends with it at the latest, and is killed by nothing before its start. Each process's
+//! state has one lock; what waits (pulls, launch, exit) runs in a task of its own, so that a host that drops its
+//! connection cannot leave a process between two states. A process whose start failed is stopped with status 255.
 
 mod cgroup;
 mod error;
@@ -17,6 +18,7 @@ mod id;
 mod instance;
 mod pipes;
 mod prepare;
+mod process;
 mod resources;
 
 use std::{
@@ -28,16 +30,21 @@ use std::{
 };
 
 use async_trait::async_trait;
-use cella_policy::check::Admission;
+use cella_policy::{
+    ContainerPolicy,
+    check::{Admission, AdmittedProcess},
+};
 use slog::Logger;
 
 pub use cgroup::{CgroupError, CgroupRoot, CpuUse, IoUse, LimitError, Limits, Machine, MemoryUse, NetworkUse, Stats};
 pub use error::ContainerError;
-pub use id::{ContainerId, IdError};
-pub use instance::{ContainerState, Snapshot};
+pub use id::{ContainerId, ExecId, IdError, ProcessId};
+pub use instance::Snapshot;
 pub use pipes::{StreamNumbers, WantedPipes};
+pub use process::ProcessState;
 
 use crate::{
+    launch::{Launcher, TerminalSize},
     network::NetworkPlan,
     pod::Pod,
     reaper::{Exit, Reaper},
@@ -72,8 +79,8 @@ impl Supply for Workload {
 pub struct Setting {
     /// Where their directories are made.
     pub state_dir: PathBuf,
-    /// The binary that is started as the launcher.
-    pub launcher: PathBuf,
+    /// Starts their processes.
+    pub launcher: Launcher,
     /// Where cgroups are made; `None` only where there is no cgroup v2, in tests.
     pub cgroups: Option<CgroupRoot>,
     /// Memory that a container's changes to its root may take, in MiB.
@@ -109,6 +116,25 @@ pub struct Creation<'p> {
     pub limits: Limits,
 }
 
+/// A further process as the policy admits it.
+pub struct ExecCreation {
+    /// The host's name for it.
+    pub exec: ExecId,
+    /// What the policy has made of it.
+    pub process: AdmittedProcess,
+    /// Pipes that were asked for.
+    pub pipes: WantedPipes,
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// Its exit status and time.
+    pub exit: Exit,
+    /// A process of the container was killed for want of memory while this one ran.
+    pub out_of_memory: bool,
+}
+
 impl Containers {
     /// Without containers.
     pub fn new(setting: Setting) -> Self {
@@ -122,7 +148,9 @@ impl Containers {
     pub fn create(&self, creation: Creation<'_>) -> Result<StreamNumbers, ContainerError> {
         let mut instances = self.lock();
         if instances.contains_key(&creation.id) {
-            return Err(ContainerError::Exists { id: creation.id });
+            return Err(ContainerError::Exists {
+                process: creation.id.first_process(),
+            });
         }
         let policy = creation.admission.policy;
         let mut others = instances.values().filter(|other| other.policy().name == policy.name);
@@ -140,7 +168,12 @@ impl Containers {
         Ok(numbers)
     }
 
-    /// Waits for image and models, then starts the program; its process number.
+    /// Makes a further process in a running container and offers its pipes. Needs a runtime.
+    pub fn exec(&self, id: &ContainerId, creation: ExecCreation) -> Result<StreamNumbers, ContainerError> {
+        self.find(id)?.add_exec(creation)
+    }
+
+    /// Waits for image and models, then starts the container's program; its process number.
     pub async fn start(
         &self,
         id: &ContainerId,
@@ -148,21 +181,38 @@ impl Containers {
         network: Arc<NetworkPlan>,
     ) -> Result<u32, ContainerError> {
         let instance = self.find(id)?;
-        let id = id.clone();
         // The task goes on when the caller goes away.
-        tokio::spawn(async move { instance.start(supply, network).await })
-            .await
-            .unwrap_or(Err(ContainerError::Interrupted { id }))
+        let start = tokio::spawn(async move { instance.start(supply, network).await });
+        let process = id.first_process();
+        start.await.unwrap_or(Err(ContainerError::Interrupted { process }))
     }
 
-    /// Waits for the end of a container. Safe to cancel.
-    pub async fn wait(&self, id: &ContainerId) -> Result<Exit, ContainerError> {
-        Ok(self.find(id)?.wait().await)
+    /// Starts a further process; its number.
+    pub async fn start_exec(&self, id: &ContainerId, exec: &ExecId) -> Result<u32, ContainerError> {
+        let instance = self.find(id)?;
+        let process = ProcessId {
+            container: id.clone(),
+            exec: Some(exec.clone()),
+        };
+        let exec = exec.clone();
+        let start = tokio::spawn(async move { instance.start_exec(exec).await });
+        start.await.unwrap_or(Err(ContainerError::Interrupted { process }))
     }
 
-    /// Sends a signal that the policy allows, to process 1 or to all.
-    pub fn signal(&self, id: &ContainerId, signal: u32, all: bool) -> Result<(), ContainerError> {
-        self.find(id)?.signal(signal, all)
+    /// Waits for the end of a process. Safe to cancel.
+    pub async fn wait(&self, id: &ProcessId) -> Result<Ended, ContainerError> {
+        let process = self.find(&id.container)?.process(id.exec.as_ref())?;
+        Ok(process.wait().await)
+    }
+
+    /// Sends a signal that the policy allows, to one process or to all of its container's.
+    pub fn signal(&self, id: &ProcessId, signal: u32, all: bool) -> Result<(), ContainerError> {
+        self.find(&id.container)?.signal(id.exec.as_ref(), signal, all)
+    }
+
+    /// Sets the size of a process's terminal.
+    pub fn resize(&self, id: &ProcessId, size: TerminalSize) -> Result<(), ContainerError> {
+        self.find(&id.container)?.process(id.exec.as_ref())?.resize(size)
     }
 
     /// Process numbers of a container; empty when it does not run.
@@ -170,11 +220,20 @@ impl Containers {
         self.find(id)?.processes()
     }
 
-    /// Removes a container that does not run; how it ended.
-    pub async fn delete(&self, id: &ContainerId) -> Result<Exit, ContainerError> {
-        let exit = self.find(id)?.remove().await?;
-        self.lock().remove(id);
-        Ok(exit)
+    /// Removes a container, or a further process, that does not run; how it ended.
+    pub async fn delete(&self, id: &ProcessId) -> Result<Ended, ContainerError> {
+        let instance = self.find(&id.container)?;
+        if let Some(exec) = &id.exec {
+            return instance.remove_exec(exec);
+        }
+        let ended = instance.remove().await?;
+        self.lock().remove(&id.container);
+        Ok(ended)
+    }
+
+    /// What the policy says of a container.
+    pub fn policy(&self, id: &ContainerId) -> Result<ContainerPolicy, ContainerError> {
+        Ok(self.find(id)?.policy().clone())
     }
 
     /// Where their pipes are offered.
@@ -200,7 +259,7 @@ impl Containers {
         }
         let gone = async {
             for instance in &instances {
-                if instance.is_running() {
+                if instance.is_alive() {
                     instance.wait().await;
                 }
             }
@@ -210,10 +269,9 @@ impl Containers {
     }
 
     fn find(&self, id: &ContainerId) -> Result<Arc<Instance>, ContainerError> {
-        self.lock()
-            .get(id)
-            .cloned()
-            .ok_or_else(|| ContainerError::Unknown { id: id.clone() })
+        self.lock().get(id).cloned().ok_or_else(|| ContainerError::Unknown {
+            process: id.first_process(),
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<ContainerId, Arc<Instance>>> {

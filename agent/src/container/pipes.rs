@@ -1,4 +1,4 @@
-//! A container's pipes: one end for its process, the other offered to the host.
+//! A process's pipes: one end for the process, the other offered to the host; or a terminal in their place.
 
 use std::{io, os::fd::OwnedFd};
 
@@ -8,7 +8,7 @@ use tokio::net::unix::pipe::{Receiver, Sender};
 
 use crate::{
     launch::Stdio,
-    stream::{Pipe, Streams},
+    stream::{Pipe, Streams, Terminal},
 };
 
 /// Which pipes the host asks for.
@@ -42,14 +42,30 @@ impl StreamNumbers {
     }
 }
 
-/// Makes the pipes. Where the policy denies them the process gets `/dev/null`: what it prints stays in the guest (T3).
-pub(super) fn make(wanted: WantedPipes, policy: StdioPolicy, streams: &Streams) -> io::Result<(Stdio, StreamNumbers)> {
+/// A process's connections with the host.
+#[derive(Default)]
+pub(super) struct Pipes {
+    /// The process's ends.
+    pub(super) stdio: Stdio,
+    /// The agent's ends, on offer.
+    pub(super) numbers: StreamNumbers,
+    /// Instead of pipes.
+    pub(super) terminal: Option<Terminal>,
+}
+
+/// Makes the pipes. Where the policy denies them the process gets `/dev/null`, and what it prints on a terminal is dropped:
+/// it stays in the guest (T3).
+pub(super) fn make(wanted: WantedPipes, terminal: bool, policy: StdioPolicy, streams: &Streams) -> io::Result<Pipes> {
     let wanted = if policy == StdioPolicy::Allow {
         wanted
     } else {
         WantedPipes::default()
     };
-    let (mut stdio, mut numbers) = (Stdio::default(), StreamNumbers::default());
+    if terminal {
+        return Ok(with_terminal(wanted, streams));
+    }
+    let mut pipes = Pipes::default();
+    let Pipes { stdio, numbers, .. } = &mut pipes;
     if wanted.stdin {
         let (process, agent) = pipe2(OFlag::O_CLOEXEC)?;
         numbers.stdin = streams.offer(Pipe::Input(Sender::from_owned_fd(nonblocking(agent)?)?));
@@ -65,7 +81,23 @@ pub(super) fn make(wanted: WantedPipes, policy: StdioPolicy, streams: &Streams) 
             *slot = Some(process);
         }
     }
-    Ok((stdio, numbers))
+    Ok(pipes)
+}
+
+/// One terminal for all three; what it prints is read whether the host wants it or not.
+fn with_terminal(wanted: WantedPipes, streams: &Streams) -> Pipes {
+    let terminal = Terminal::default();
+    let mut pipes = Pipes::default();
+    if wanted.stdin {
+        pipes.numbers.stdin = streams.offer(Pipe::TerminalInput(terminal.pending()));
+    }
+    if wanted.stdout {
+        pipes.numbers.stdout = streams.offer(Pipe::TerminalOutput(terminal.pending()));
+    } else {
+        streams.drop_output(Pipe::TerminalOutput(terminal.pending()));
+    }
+    pipes.terminal = Some(terminal);
+    pipes
 }
 
 /// Only the agent's end: the two ends have descriptions of their own.

@@ -7,9 +7,7 @@ use cella_policy::{
 
 use super::{Cgroup, ContainerId, Setting};
 use crate::{
-    launch::{
-        LaunchPlan, MountPlan, PlanError, ProcessPlan, RlimitPlan, capabilities::CapabilitySet, plan::RlimitKind,
-    },
+    launch::{LaunchPlan, MountPlan, PlanError, ProcessPlan, RlimitPlan, TerminalSize, capabilities::CapabilitySet},
     network::NetworkPlan,
     workload::{ModelMount, Rootfs},
 };
@@ -21,6 +19,7 @@ pub(super) struct Parts<'a> {
     pub(super) process: &'a AdmittedProcess,
     pub(super) readonly_rootfs: bool,
     pub(super) hostname: &'a str,
+    pub(super) terminal: Option<TerminalSize>,
     pub(super) rootfs: Rootfs,
     pub(super) models: Vec<ModelMount>,
     pub(super) network: &'a NetworkPlan,
@@ -35,6 +34,7 @@ pub(super) fn plan(parts: Parts<'_>, setting: &Setting) -> Result<LaunchPlan, Pl
         process,
         readonly_rootfs,
         hostname,
+        terminal,
         rootfs,
         models,
         network,
@@ -54,7 +54,6 @@ pub(super) fn plan(parts: Parts<'_>, setting: &Setting) -> Result<LaunchPlan, Pl
         destination: tmpfs.destination.as_str().into(),
         size_mib: tmpfs.size_mib,
     });
-    let user = user(&process.user, &rootfs.user)?;
     let plan = LaunchPlan {
         bundle: setting.bundle(id),
         lower_dirs: rootfs.lower_dirs,
@@ -68,16 +67,28 @@ pub(super) fn plan(parts: Parts<'_>, setting: &Setting) -> Result<LaunchPlan, Pl
         ],
         hostname: hostname.to_owned(),
         cgroup: cgroup.map(|cgroup| cgroup.path().to_owned()),
-        process: ProcessPlan {
-            args: process.args.clone(),
-            env: process.env.clone(),
-            cwd: process.cwd.as_str().into(),
-            uid: user.uid,
-            gid: user.gid,
-            additional_gids: user.additional_gids.iter().copied().collect(),
-            capabilities: CapabilitySet::from_numbers(process.capabilities.iter().map(|one| one.number())),
-            rlimits: process.rlimits.iter().filter_map(limit).collect(),
-        },
+        process: self::process(process, &rootfs.user, terminal)?,
+    };
+    plan.check().map(|()| plan)
+}
+
+/// A process of a container whose image runs as `image_user`.
+pub(super) fn process(
+    admitted: &AdmittedProcess,
+    image_user: &str,
+    terminal: Option<TerminalSize>,
+) -> Result<ProcessPlan, PlanError> {
+    let user = user(&admitted.user, image_user)?;
+    let plan = ProcessPlan {
+        args: admitted.args.clone(),
+        env: admitted.env.clone(),
+        cwd: admitted.cwd.as_str().into(),
+        uid: user.uid,
+        gid: user.gid,
+        additional_gids: user.additional_gids.iter().copied().collect(),
+        capabilities: CapabilitySet::from_numbers(admitted.capabilities.iter().map(|one| one.number())),
+        rlimits: admitted.rlimits.iter().map(limit).collect(),
+        terminal,
     };
     plan.check().map(|()| plan)
 }
@@ -110,16 +121,10 @@ fn user(admitted: &AdmittedUser, image: &str) -> Result<User, PlanError> {
     }
 }
 
-/// The limits that the launcher sets.
-fn limit(admitted: &RequestedRlimit) -> Option<RlimitPlan> {
-    let kind = match admitted.kind.as_str() {
-        "RLIMIT_NOFILE" => RlimitKind::Nofile,
-        "RLIMIT_MEMLOCK" => RlimitKind::Memlock,
-        _ => return None,
-    };
-    Some(RlimitPlan {
-        kind,
+fn limit(admitted: &RequestedRlimit) -> RlimitPlan {
+    RlimitPlan {
+        kind: admitted.kind.clone(),
         soft: admitted.soft,
         hard: admitted.hard,
-    })
+    }
 }

@@ -26,6 +26,7 @@ use crate::{
     api::{self, Outcome},
     boot,
     container::{CgroupRoot, Containers, Setting},
+    launch::Launcher,
     logging,
     pod::Pod,
     reaper::Reaper,
@@ -95,7 +96,7 @@ fn setting(log: &Logger, stages: &StageLog, reaper: Reaper) -> Result<Setting, F
     let total_mib = boot::total_memory(&meminfo).unwrap_or(0) >> 20;
     Ok(Setting {
         state_dir: "/run/cella/containers".into(),
-        launcher: "/proc/self/exe".into(),
+        launcher: Launcher::new("/proc/self/exe", reaper.clone()),
         cgroups: Some(CgroupRoot::make(Path::new(mounts::CGROUPS))?),
         writable_mib: (total_mib / 4).max(16),
         streams: Streams::new(log.clone()),

@@ -14,8 +14,12 @@
 //!   │ ◀───────────────────────────────────────────────  exec: the socket closes itself
 //!   │ ◀── "error exec /x: No such file" ───────────────  (or this, at whatever step)
 //! ```
+//! A further process of a running container (exec) takes the same way: descriptor 5 is a pidfd of the container's process
+//! 1, the launcher joins that one's namespaces instead of making new ones, and there is nothing to mount. A process with a
+//! terminal makes it in the container's devpts and sends its master side over the socket ([`terminal`]).
+//!
 //! The launcher outlives the registration, so the container's exit status cannot be reaped before anybody waits for it.
-//! The plan comes from the measured policy only; nothing of it stands in argv or in the environment. Each failing step
+//! The plan is what the measured policy admits; nothing of it stands in argv or in the environment. Each failing step
 //! ends the launch: none is skipped, a mask that cannot be laid included.
 
 pub mod capabilities;
@@ -24,15 +28,17 @@ mod device;
 pub mod plan;
 mod process;
 mod report;
+mod reports;
 mod resolve;
 mod rootfs;
 pub mod seccomp;
 mod spawn;
 mod step;
 mod syscalls;
+mod terminal;
 
-pub use plan::{LaunchPlan, MountPlan, PlanError, ProcessPlan, RlimitPlan};
-pub use spawn::{Launched, Stdio, spawn};
+pub use plan::{ExecPlan, LaunchPlan, MountPlan, Order, PlanError, ProcessPlan, RlimitPlan, TerminalSize};
+pub use spawn::{Launched, Launcher, Stdio};
 pub use step::{LaunchError, StepError};
 
 /// `argv[0]` that makes the binary a launcher.
@@ -43,6 +49,9 @@ const PLAN_FD: i32 = 3;
 
 /// Descriptor of the launcher that leads back to the agent.
 const REPORT_FD: i32 = 4;
+
+/// Descriptor of the launcher that stands for the process whose namespaces it joins.
+const HOST_FD: i32 = 5;
 
 /// Largest plan that is read. Arguments and environment come from a policy of at most 1 MiB.
 const MAX_PLAN: u64 = 4 << 20;

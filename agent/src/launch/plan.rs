@@ -9,6 +9,27 @@ use serde::{Deserialize, Serialize};
 
 use super::capabilities::CapabilitySet;
 
+/// What a launcher is told to do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Order {
+    /// Make a container and run its first process.
+    Container(LaunchPlan),
+    /// Run a further process in a running container.
+    Exec(ExecPlan),
+}
+
+/// Everything about a further process. Its container is the one of the process that the launcher's third descriptor
+/// stands for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExecPlan {
+    /// The container's cgroup v2 directory; `None` only where there is no cgroup v2, in tests.
+    pub cgroup: Option<PathBuf>,
+    /// The process.
+    pub process: ProcessPlan,
+}
+
 /// Everything about one container.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -62,7 +83,7 @@ impl MountPlan {
     }
 }
 
-/// The container's first process.
+/// A process.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ProcessPlan {
@@ -82,53 +103,42 @@ pub struct ProcessPlan {
     pub capabilities: CapabilitySet,
     /// Limits. `RLIMIT_CORE` is 0 whatever stands here.
     pub rlimits: Vec<RlimitPlan>,
+    /// Size of its terminal; `None` = it has none.
+    pub terminal: Option<TerminalSize>,
+}
+
+/// Size of a terminal in characters; 0 = not said.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TerminalSize {
+    /// Width.
+    pub columns: u16,
+    /// Height.
+    pub rows: u16,
 }
 
 /// One resource limit, soft and hard alike.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RlimitPlan {
-    /// Which.
-    pub kind: RlimitKind,
+    /// Which, "RLIMIT_NOFILE".
+    pub kind: String,
     /// Its soft value; `u64::MAX` = unlimited.
     pub soft: u64,
     /// Its hard value; `u64::MAX` = unlimited.
     pub hard: u64,
 }
 
-/// The limits that a plan may set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum RlimitKind {
-    /// `RLIMIT_NOFILE`.
-    Nofile,
-    /// `RLIMIT_MEMLOCK`.
-    Memlock,
-}
-
 impl LaunchPlan {
     /// Refuses what the launcher could not carry out.
     pub fn check(&self) -> Result<(), PlanError> {
-        if self.process.args.first().is_none_or(String::is_empty) {
-            return Err(PlanError::NoProgram);
-        }
+        self.process.check()?;
         if self.lower_dirs.is_empty() {
             return Err(PlanError::NoLayers);
         }
-        let process = &self.process;
-        if process.args.iter().chain(&process.env).any(|text| text.contains('\0')) {
-            return Err(PlanError::Nul);
-        }
         let files = self.files.iter().map(|(path, _)| path.as_path());
         let mounts = self.mounts.iter().map(MountPlan::destination);
-        for path in files.chain(mounts).chain([process.cwd.as_path()]) {
-            let plain = path
-                .components()
-                .all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
-            if !path.is_absolute() || !plain {
-                return Err(PlanError::Path(path.to_owned()));
-            }
-        }
+        files.chain(mounts).try_for_each(check_path)?;
         for destination in self.mounts.iter().map(MountPlan::destination) {
             // The launcher's own file systems must not be covered, nor the root.
             if destination == Path::new("/") || RESERVED.iter().any(|top| destination.starts_with(top)) {
@@ -139,12 +149,37 @@ impl LaunchPlan {
     }
 }
 
+impl ProcessPlan {
+    /// Refuses what the launcher could not carry out.
+    pub fn check(&self) -> Result<(), PlanError> {
+        if self.args.first().is_none_or(String::is_empty) {
+            return Err(PlanError::NoProgram);
+        }
+        if self.args.iter().chain(&self.env).any(|text| text.contains('\0')) {
+            return Err(PlanError::Nul);
+        }
+        check_path(&self.cwd)
+    }
+}
+
+/// Absolute and without `..`.
+fn check_path(path: &Path) -> Result<(), PlanError> {
+    let plain = path
+        .components()
+        .all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
+    if path.is_absolute() && plain {
+        Ok(())
+    } else {
+        Err(PlanError::Path(path.to_owned()))
+    }
+}
+
 /// Why a plan cannot be carried out.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PlanError {
     /// There is nothing to run.
-    #[error("the policy's args are empty: there is no program to start")]
+    #[error("the arguments are empty: there is no program to start")]
     NoProgram,
     /// There is no root.
     #[error("the image has no layer")]
@@ -191,10 +226,11 @@ pub(crate) mod tests {
                 additional_gids: vec![],
                 capabilities: CapabilitySet::default(),
                 rlimits: vec![RlimitPlan {
-                    kind: RlimitKind::Nofile,
+                    kind: "RLIMIT_NOFILE".into(),
                     soft: 1024,
                     hard: 1024,
                 }],
+                terminal: None,
             },
         }
     }
@@ -204,6 +240,12 @@ pub(crate) mod tests {
         let json = serde_json::to_vec(&plan()).unwrap();
         assert_eq!(serde_json::from_slice::<LaunchPlan>(&json).unwrap(), plan());
         assert_eq!(plan().check(), Ok(()));
+        let order = Order::Exec(ExecPlan {
+            cgroup: None,
+            process: plan().process,
+        });
+        let json = serde_json::to_vec(&order).unwrap();
+        assert_eq!(serde_json::from_slice::<Order>(&json).unwrap(), order);
     }
 
     #[test]

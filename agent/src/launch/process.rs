@@ -22,24 +22,27 @@ use nix::{
     unistd::{AccessFlags, Gid, Uid, chdir, execve, faccessat, fchown, setgroups, setresgid, setresuid, setsid},
 };
 
-use super::{
-    StepError, capabilities,
-    plan::{ProcessPlan, RlimitKind},
-    seccomp,
-};
+use super::{StepError, capabilities, plan::ProcessPlan, seccomp, terminal::Terminal};
 
 /// Gives up every privilege that the plan does not name. Afterwards only [`exec`] makes sense.
-pub(super) fn confine(plan: &ProcessPlan) -> Result<(), StepError> {
-    own_stdio(plan)?;
+pub(super) fn confine(plan: &ProcessPlan, terminal: Option<Terminal>) -> Result<(), StepError> {
+    if terminal.is_none() {
+        own_stdio(plan)?;
+    }
     setrlimit(Resource::RLIMIT_CORE, 0, 0).map_err(StepError::at("limit", "RLIMIT_CORE"))?;
     for limit in &plan.rlimits {
-        let (resource, name) = match limit.kind {
-            RlimitKind::Nofile => (Resource::RLIMIT_NOFILE, "RLIMIT_NOFILE"),
-            RlimitKind::Memlock => (Resource::RLIMIT_MEMLOCK, "RLIMIT_MEMLOCK"),
-        };
-        setrlimit(resource, limit.soft, limit.hard).map_err(StepError::at("limit", name))?;
+        let step = StepError::at("limit", limit.kind.as_str());
+        match resource(&limit.kind) {
+            // Core dumps hold what was in memory (T15).
+            Some(Resource::RLIMIT_CORE) => {}
+            Some(resource) => setrlimit(resource, limit.soft, limit.hard).map_err(step)?,
+            None => return Err(step(Errno::EINVAL)),
+        }
     }
     setsid().map_err(StepError::at("make", "a session"))?;
+    if let Some(terminal) = terminal {
+        terminal.take()?;
+    }
     become_user(plan)?;
     prctl::set_no_new_privs().map_err(StepError::at("set", "no_new_privs"))?;
     chdir(&plan.cwd).map_err(StepError::at("cwd", plan.cwd.to_string_lossy()))?;
@@ -52,14 +55,14 @@ pub(super) fn confine(plan: &ProcessPlan) -> Result<(), StepError> {
 /// Starts the program; returns only if that failed.
 pub(super) fn exec(plan: &ProcessPlan) -> Result<Infallible, StepError> {
     let program = plan.args.first().map(String::as_str).unwrap_or_default();
-    let failed = |errno| StepError::at("exec", program)(errno);
+    let failed = |errno| StepError::program(program, errno);
     let strings = |list: &[String]| -> Result<Vec<CString>, StepError> {
         list.iter()
             .map(|text| CString::new(text.as_str()).map_err(|_| failed(Errno::EINVAL)))
             .collect()
     };
     let (args, env) = (strings(&plan.args)?, strings(&plan.env)?);
-    let path = find(program, &plan.env).ok_or_else(|| failed(Errno::ENOENT))?;
+    let path = find(program, &plan.env).ok_or_else(|| StepError::not_in_path(program))?;
     let path = CString::new(path.as_os_str().as_bytes()).map_err(|_| failed(Errno::EINVAL))?;
     execve(&path, &args, &env).map_err(failed)
 }
@@ -69,11 +72,41 @@ fn find(program: &str, env: &[String]) -> Option<PathBuf> {
     if program.contains('/') {
         return Some(PathBuf::from(program));
     }
-    let path = env.iter().find_map(|variable| variable.strip_prefix("PATH="))?;
+    // Where a variable stands twice, the last one holds, as it does for the program itself.
+    let path = env.iter().rev().find_map(|variable| variable.strip_prefix("PATH="))?;
     path.split(':')
         .filter(|dir| !dir.is_empty())
         .map(|dir| Path::new(dir).join(program))
-        .find(|candidate| faccessat(AT_FDCWD, candidate, AccessFlags::X_OK, nix::fcntl::AtFlags::AT_EACCESS).is_ok())
+        .find(|candidate| is_program(candidate))
+}
+
+/// A file that this user may execute.
+fn is_program(path: &Path) -> bool {
+    let is_file = nix::sys::stat::stat(path).is_ok_and(|found| found.st_mode & libc::S_IFMT == libc::S_IFREG);
+    is_file && faccessat(AT_FDCWD, path, AccessFlags::X_OK, nix::fcntl::AtFlags::AT_EACCESS).is_ok()
+}
+
+/// The limit of that name of getrlimit(2).
+fn resource(name: &str) -> Option<Resource> {
+    Some(match name {
+        "RLIMIT_AS" => Resource::RLIMIT_AS,
+        "RLIMIT_CORE" => Resource::RLIMIT_CORE,
+        "RLIMIT_CPU" => Resource::RLIMIT_CPU,
+        "RLIMIT_DATA" => Resource::RLIMIT_DATA,
+        "RLIMIT_FSIZE" => Resource::RLIMIT_FSIZE,
+        "RLIMIT_LOCKS" => Resource::RLIMIT_LOCKS,
+        "RLIMIT_MEMLOCK" => Resource::RLIMIT_MEMLOCK,
+        "RLIMIT_MSGQUEUE" => Resource::RLIMIT_MSGQUEUE,
+        "RLIMIT_NICE" => Resource::RLIMIT_NICE,
+        "RLIMIT_NOFILE" => Resource::RLIMIT_NOFILE,
+        "RLIMIT_NPROC" => Resource::RLIMIT_NPROC,
+        "RLIMIT_RSS" => Resource::RLIMIT_RSS,
+        "RLIMIT_RTPRIO" => Resource::RLIMIT_RTPRIO,
+        "RLIMIT_RTTIME" => Resource::RLIMIT_RTTIME,
+        "RLIMIT_SIGPENDING" => Resource::RLIMIT_SIGPENDING,
+        "RLIMIT_STACK" => Resource::RLIMIT_STACK,
+        _ => return None,
+    })
 }
 
 /// A program that opens `/dev/stdout` anew needs to own the pipe behind it.

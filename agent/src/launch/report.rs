@@ -10,8 +10,12 @@ use std::io::{self, Read, Write};
 pub(super) enum Report {
     /// Process 1 of the container, as the agent's process namespace numbers it.
     Pid(u32),
+    /// The terminal's master side comes with this line.
+    Terminal,
     /// Everything is set up; the next thing is `exec`.
     Ready,
+    /// There is no room for a further process; one line for people.
+    Full(String),
     /// A step failed; one line for people.
     Failed(String),
 }
@@ -19,22 +23,32 @@ pub(super) enum Report {
 impl Report {
     /// Writes the report as one line.
     pub(super) fn write(&self, to: &mut impl Write) -> io::Result<()> {
-        let line = match self {
+        to.write_all(self.line().as_bytes())
+    }
+
+    /// The report as it is sent.
+    pub(super) fn line(&self) -> String {
+        match self {
             Self::Pid(pid) => format!("pid {pid}\n"),
+            Self::Terminal => "terminal\n".to_owned(),
             Self::Ready => "ready\n".to_owned(),
+            Self::Full(line) => format!("full {}\n", line.replace('\n', " ")),
             Self::Failed(line) => format!("error {}\n", line.replace('\n', " ")),
-        };
-        to.write_all(line.as_bytes())
+        }
     }
 
     /// Reads a line without its end; `None` = not a report.
     pub(super) fn parse(line: &str) -> Option<Self> {
-        if line == "ready" {
-            return Some(Self::Ready);
+        match line {
+            "ready" => return Some(Self::Ready),
+            "terminal" => return Some(Self::Terminal),
+            _ => {}
         }
+        let bounded = |text: &str| text.chars().take(MAX_MESSAGE).collect();
         match line.split_once(' ')? {
             ("pid", number) => number.parse().ok().filter(|pid| *pid > 1).map(Self::Pid),
-            ("error", text) => Some(Self::Failed(text.chars().take(MAX_MESSAGE).collect())),
+            ("full", text) => Some(Self::Full(bounded(text))),
+            ("error", text) => Some(Self::Failed(bounded(text))),
             _ => None,
         }
     }
@@ -49,7 +63,7 @@ pub(super) fn await_ack(from: &mut impl Read) -> io::Result<()> {
 pub(super) const ACK: &[u8] = b"k";
 
 /// Bytes that the agent reads from the socket at most.
-pub(super) const MAX_REPORTS: u64 = 16 * 1024;
+pub(super) const MAX_REPORTS: usize = 16 * 1024;
 
 /// Characters of a failure that are passed on.
 const MAX_MESSAGE: usize = 1024;
@@ -62,7 +76,9 @@ mod tests {
     fn reports_survive_the_wire() {
         for report in [
             Report::Pid(42),
+            Report::Terminal,
             Report::Ready,
+            Report::Full("fork: Resource temporarily unavailable".into()),
             Report::Failed("exec /x: No such file".into()),
         ] {
             let mut wire = Vec::new();

@@ -2,6 +2,8 @@
 
 use nix::errno::Errno;
 
+use super::report::Report;
+
 /// One step of the launch that the kernel refused.
 #[derive(Debug, thiserror::Error)]
 #[error("{step} {subject}")]
@@ -13,15 +15,52 @@ pub struct StepError {
     /// What the kernel said.
     #[source]
     pub source: Errno,
+    /// What people read in its place; `None` = the kernel's words.
+    words: Option<&'static str>,
 }
 
 impl StepError {
+    /// The program could not be started, in the words that every runtime uses and operators know.
+    pub fn program(program: &str, source: Errno) -> Self {
+        let words = match source {
+            Errno::ENOENT => Some("no such file or directory"),
+            Errno::EACCES => Some("permission denied"),
+            Errno::ENOEXEC => Some("exec format error"),
+            _ => None,
+        };
+        Self {
+            step: "exec:",
+            subject: format!("{program:?}"),
+            source,
+            words,
+        }
+    }
+
+    /// The program is nowhere in `PATH`.
+    pub fn not_in_path(program: &str) -> Self {
+        Self {
+            words: Some("executable file not found in $PATH"),
+            ..Self::program(program, Errno::ENOENT)
+        }
+    }
+
+    /// As the agent hears it.
+    pub(super) fn report(&self) -> Report {
+        // Processes or memory of the cgroup are used up: the launch would be fine at another time.
+        if matches!((self.step, self.source), ("fork", Errno::EAGAIN | Errno::ENOMEM)) {
+            Report::Full(self.line())
+        } else {
+            Report::Failed(self.line())
+        }
+    }
+
     /// `map_err(StepError::at("mount", "/proc"))`.
     pub fn at(step: &'static str, subject: impl Into<String>) -> impl FnOnce(Errno) -> Self {
         move |source| Self {
             step,
             subject: subject.into(),
             source,
+            words: None,
         }
     }
 
@@ -31,17 +70,19 @@ impl StepError {
             step,
             subject: subject.into(),
             source: error.raw_os_error().map_or(Errno::EIO, Errno::from_raw),
+            words: None,
         }
     }
 
-    /// One line for the way back to the agent: `exec /usr/bin/x: No such file or directory`.
+    /// One line for the way back to the agent: `mount /proc: Operation not permitted`.
     pub fn line(&self) -> String {
         let subject: String = self
             .subject
             .chars()
             .map(|c| if c.is_control() { '?' } else { c })
             .collect();
-        format!("{} {subject}: {}", self.step, self.source.desc())
+        let words = self.words.unwrap_or_else(|| self.source.desc());
+        format!("{} {subject}: {words}", self.step)
     }
 }
 
@@ -61,6 +102,9 @@ pub enum LaunchError {
     /// A step failed, in the launcher's words.
     #[error("{0}")]
     Step(String),
+    /// There is no room for a further process, in the launcher's words.
+    #[error("{0}")]
+    Full(String),
     /// The launcher or the new process died without a word, of a signal or for lack of memory.
     #[error("the launcher ended before the program was started (killed, or out of memory)")]
     Died,

@@ -2,6 +2,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test program uses a part of it")]
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::PathBuf,
     sync::{Arc, LazyLock},
@@ -11,18 +12,20 @@ use std::{
 use async_trait::async_trait;
 use cella_agent::{
     container::{
-        ContainerError, ContainerId, Containers, Creation, Limits, Setting, StreamNumbers, Supply, WantedPipes,
+        ContainerError, ContainerId, Containers, Creation, Ended, ExecCreation, ExecId, Limits, ProcessId, Setting,
+        StreamNumbers, Supply, WantedPipes,
     },
+    launch::Launcher,
     network::NetworkPlan,
     pod::Pod,
-    reaper::{Exit, Reaper},
+    reaper::Reaper,
     stage::StageLog,
     stream::Streams,
     workload::{ModelMount, Rootfs, WorkloadError},
 };
 use cella_policy::{
     Policy, UserPolicy,
-    check::{Admission, ContainerRequest, check_container},
+    check::{Admission, AdmittedProcess, AdmittedUser, ContainerRequest, check_container},
 };
 use slog::Logger;
 use tempfile::TempDir;
@@ -75,7 +78,7 @@ impl Machine {
         let (streams, stages) = (Streams::new(log.clone()), StageLog::new());
         let containers = Containers::new(Setting {
             state_dir: dir.path().join("containers"),
-            launcher: env!("CARGO_BIN_EXE_cella-agent").into(),
+            launcher: Launcher::new(env!("CARGO_BIN_EXE_cella-agent"), REAPER.clone()),
             cgroups: None,
             writable_mib: 16,
             streams: streams.clone(),
@@ -118,8 +121,41 @@ impl Machine {
         .unwrap()
     }
 
-    pub async fn wait(&self) -> Exit {
-        timeout(LIMIT, self.containers.wait(&id())).await.unwrap().unwrap()
+    pub async fn wait(&self) -> Ended {
+        timeout(LIMIT, self.containers.wait(&id().first_process()))
+            .await
+            .unwrap()
+            .unwrap()
+    }
+
+    /// Makes and starts a further process with all pipes.
+    pub async fn exec(&self, name: &str, process: AdmittedProcess) -> Result<StreamNumbers, ContainerError> {
+        let exec: ExecId = name.parse().unwrap();
+        let numbers = self.add_exec(name, process)?;
+        timeout(LIMIT, self.containers.start_exec(&id(), &exec))
+            .await
+            .unwrap()?;
+        Ok(numbers)
+    }
+
+    pub fn add_exec(&self, name: &str, process: AdmittedProcess) -> Result<StreamNumbers, ContainerError> {
+        let creation = ExecCreation {
+            exec: name.parse().unwrap(),
+            process,
+            pipes: WantedPipes {
+                stdin: true,
+                stdout: true,
+                stderr: true,
+            },
+        };
+        self.containers.exec(&id(), creation)
+    }
+
+    pub async fn wait_exec(&self, name: &str) -> Ended {
+        timeout(LIMIT, self.containers.wait(&exec_id(name)))
+            .await
+            .unwrap()
+            .unwrap()
     }
 
     /// Connects to a pipe as the host does.
@@ -140,7 +176,7 @@ impl Machine {
         let (mut output, mut errors) = (String::new(), String::new());
         timeout(LIMIT, out.read_to_string(&mut output)).await.unwrap().unwrap();
         timeout(LIMIT, err.read_to_string(&mut errors)).await.unwrap().unwrap();
-        (self.wait().await.status, output, errors)
+        (self.wait().await.exit.status, output, errors)
     }
 }
 
@@ -155,6 +191,32 @@ impl Drop for Machine {
 
 pub fn id() -> ContainerId {
     "c1".parse().unwrap()
+}
+
+pub fn exec_id(name: &str) -> ProcessId {
+    ProcessId {
+        container: id(),
+        exec: Some(name.parse().unwrap()),
+    }
+}
+
+/// A further process of the container's own user.
+pub fn process(args: &[&str]) -> AdmittedProcess {
+    AdmittedProcess {
+        args: args.iter().map(|arg| (*arg).to_owned()).collect(),
+        env: vec!["PATH=/usr/bin:/bin".into()],
+        cwd: "/".into(),
+        user: AdmittedUser::Host {
+            uid: 65534,
+            gid: 65534,
+            additional_gids: vec![],
+            name: String::new(),
+        },
+        capabilities: BTreeSet::new(),
+        rlimits: vec![],
+        terminal: false,
+        no_new_privileges: true,
+    }
 }
 
 /// The policy with other arguments and `changes` made to its text.
@@ -182,6 +244,8 @@ pub fn admission(policy: &Policy) -> Admission<'_> {
         gid: user.gid,
         additional_gids: user.additional_gids.iter().copied().collect(),
         hostname: container.hostname.clone().unwrap_or("pod-1".into()),
+        terminal: container.terminal,
+        no_new_privileges: true,
         ..Default::default()
     };
     check_container(policy, &request).unwrap()
