@@ -2,14 +2,17 @@
 
 use cella_policy::{
     ContainerPolicy, VolumeKind,
-    check::{AdmittedProcess, ContainerRequest, ExecRequest, RequestedMount, RequestedRlimit, check_exec},
+    check::{Admission, AdmittedProcess, ContainerRequest, ExecRequest, RequestedMount, RequestedRlimit, check_exec},
 };
 use cella_protos::agent::{
     Capabilities, ContainerSpec, CreateContainerRequest, ExecProcessRequest, Mount, ResizeTerminalRequest, Rlimit,
 };
 
 use super::ApiError;
-use crate::{container::WantedPipes, launch::TerminalSize};
+use crate::{
+    container::WantedPipes,
+    launch::{HostSeccomp, TerminalSize},
+};
 
 /// What the policy looks at, with the kinds of the pod's volumes. Every field of the message that means anything is in it or
 /// in the functions below; the host's system call filter is taken from the message where the policy admits one.
@@ -121,6 +124,13 @@ fn exec_request(request: &ExecProcessRequest) -> ExecRequest {
         terminal: request.terminal,
         no_new_privileges: request.no_new_privileges,
     }
+}
+
+/// The host's system call filter, where the policy lets it have one and it has one.
+pub(super) fn host_seccomp(admission: &Admission<'_>, json: &[u8]) -> Result<Option<HostSeccomp>, ApiError> {
+    let wanted = admission.host_seccomp && !json.is_empty();
+    let filter = wanted.then(|| HostSeccomp::parse(json)).transpose();
+    filter.map_err(ApiError::Seccomp)
 }
 
 /// A size that a terminal can have.

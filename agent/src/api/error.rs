@@ -7,7 +7,7 @@ use ttrpc::Code;
 
 use crate::{
     container::{ContainerError, IdError, LimitError},
-    launch::LaunchError,
+    launch::{HostSeccompError, LaunchError},
     network::{NetworkError, PlanError},
     volume::VolumeError,
     workload::{Blame, WorkloadError},
@@ -20,6 +20,9 @@ pub enum ApiError {
     /// The policy says no.
     #[error("{0}")]
     Denied(#[source] Denial),
+    /// A system call filter that cannot be.
+    #[error("{0}")]
+    Seccomp(#[source] HostSeccompError),
     /// A terminal that large is none.
     #[error("a terminal of {columns} by {rows} characters cannot be")]
     TerminalSize {
@@ -77,7 +80,9 @@ impl From<ApiError> for ttrpc::Error {
 fn code(error: &ApiError) -> Code {
     match error {
         ApiError::Denied(_) => Code::PERMISSION_DENIED,
-        ApiError::Id(_) | ApiError::NetworkPlan(_) | ApiError::TerminalSize { .. } => Code::INVALID_ARGUMENT,
+        ApiError::Id(_) | ApiError::NetworkPlan(_) | ApiError::Seccomp(_) | ApiError::TerminalSize { .. } => {
+            Code::INVALID_ARGUMENT
+        }
         ApiError::Limits(error) => limit_code(error),
         ApiError::Volume(error) => volume_code(error),
         ApiError::NetworkTwice | ApiError::NoNetwork => Code::FAILED_PRECONDITION,

@@ -88,6 +88,7 @@ impl AgentService {
             .containers
             .create(Creation {
                 id,
+                host_seccomp: convert::host_seccomp(&admission, &request.spec.seccomp)?,
                 admission,
                 pipes: convert::pipes(request),
                 limits: Limits::parse(&request.spec.resources, Machine::here()).map_err(ApiError::Limits)?,

@@ -7,7 +7,7 @@ use std::{
 };
 
 use cella_policy::{
-    ContainerPolicy,
+    ContainerPolicy, Rule,
     check::{Admission, AdmittedProcess},
 };
 use slog::{info, warn};
@@ -16,7 +16,7 @@ use super::{
     ContainerError, ContainerId, Creation, Ended, ExecCreation, ExecId, ProcessId, Setting, StreamNumbers, Supply,
     cgroup::Cgroup,
     pipes,
-    prepare::{self, Parts},
+    prepare::{self, Parts, Rights},
     process::{Beginning, Process, ProcessState},
     resources,
 };
@@ -32,6 +32,7 @@ pub(super) struct Instance {
     id: ContainerId,
     policy: ContainerPolicy,
     process: AdmittedProcess,
+    rights: Rights,
     readonly_rootfs: bool,
     hostname: String,
     /// Whom the image runs as, once there is an image.
@@ -68,6 +69,7 @@ impl Instance {
         let Creation {
             id,
             admission,
+            host_seccomp,
             pipes: wanted,
             limits,
         } = creation;
@@ -76,8 +78,14 @@ impl Instance {
             process,
             readonly_rootfs,
             hostname,
+            privileged,
             ..
         } = admission;
+        let rights = Rights {
+            privileged,
+            ambient: matches!(policy.capabilities, Rule::Only(_)) && !privileged,
+            host_seccomp,
+        };
         setting.make_bundle(&id)?;
         let group = setting.cgroups.as_ref().map(|root| root.group(&id, &limits));
         let cgroup = group.transpose().map_err(ContainerError::Cgroup)?;
@@ -95,6 +103,7 @@ impl Instance {
             id,
             policy: policy.clone(),
             process,
+            rights,
             readonly_rootfs,
             hostname,
             image_user: OnceLock::new(),
@@ -312,6 +321,7 @@ impl Instance {
             id: &self.id,
             policy: &self.policy,
             process: &self.process,
+            rights: &self.rights,
             readonly_rootfs: self.readonly_rootfs,
             hostname: &self.hostname,
             terminal: beginning.terminal,
@@ -342,7 +352,8 @@ impl Instance {
     ) -> Result<Launched, ContainerError> {
         let host = self.first.handle("given another process")?;
         let image_user = self.image_user.get().map(String::as_str).unwrap_or_default();
-        let plan = prepare::process(admitted, image_user, beginning.terminal).map_err(ContainerError::Plan)?;
+        let plan =
+            prepare::process(admitted, image_user, &self.rights, beginning.terminal).map_err(ContainerError::Plan)?;
         let order = Order::Exec(ExecPlan {
             cgroup: self.cgroup.as_ref().map(|cgroup| cgroup.path().to_owned()),
             process: plan,

@@ -44,7 +44,7 @@ pub use pipes::{StreamNumbers, WantedPipes};
 pub use process::ProcessState;
 
 use crate::{
-    launch::{Launcher, TerminalSize},
+    launch::{HostSeccomp, Launcher, TerminalSize},
     network::NetworkPlan,
     pod::Pod,
     reaper::{Exit, Reaper},
@@ -110,6 +110,8 @@ pub struct Creation<'p> {
     pub id: ContainerId,
     /// What the policy has made of it.
     pub admission: Admission<'p>,
+    /// The host's system call filter, where the policy admits one.
+    pub host_seccomp: Option<HostSeccomp>,
     /// Pipes that were asked for.
     pub pipes: WantedPipes,
     /// Limits that were asked for.

@@ -7,16 +7,31 @@ use cella_policy::{
 
 use super::{Cgroup, ContainerId, Setting};
 use crate::{
-    launch::{LaunchPlan, MountPlan, PlanError, ProcessPlan, RlimitPlan, TerminalSize, capabilities::CapabilitySet},
+    launch::{
+        HostSeccomp, LaunchPlan, MountPlan, PlanError, ProcessPlan, RlimitPlan, SeccompPlan, TerminalSize,
+        capabilities::CapabilitySet,
+    },
     network::NetworkPlan,
     workload::{ModelMount, Rootfs},
 };
+
+/// What all processes of a container have in common.
+#[derive(Clone, Debug)]
+pub(super) struct Rights {
+    /// Every power within the guest.
+    pub(super) privileged: bool,
+    /// Whether users other than root keep their capabilities: those that the policy itself names.
+    pub(super) ambient: bool,
+    /// A system call filter of the host's.
+    pub(super) host_seccomp: Option<HostSeccomp>,
+}
 
 /// Everything that a launch is made of.
 pub(super) struct Parts<'a> {
     pub(super) id: &'a ContainerId,
     pub(super) policy: &'a ContainerPolicy,
     pub(super) process: &'a AdmittedProcess,
+    pub(super) rights: &'a Rights,
     pub(super) readonly_rootfs: bool,
     pub(super) hostname: &'a str,
     pub(super) terminal: Option<TerminalSize>,
@@ -32,6 +47,7 @@ pub(super) fn plan(parts: Parts<'_>, setting: &Setting) -> Result<LaunchPlan, Pl
         id,
         policy,
         process,
+        rights,
         readonly_rootfs,
         hostname,
         terminal,
@@ -67,7 +83,7 @@ pub(super) fn plan(parts: Parts<'_>, setting: &Setting) -> Result<LaunchPlan, Pl
         ],
         hostname: hostname.to_owned(),
         cgroup: cgroup.map(|cgroup| cgroup.path().to_owned()),
-        process: self::process(process, &rootfs.user, terminal)?,
+        process: self::process(process, &rootfs.user, rights, terminal)?,
     };
     plan.check().map(|()| plan)
 }
@@ -76,6 +92,7 @@ pub(super) fn plan(parts: Parts<'_>, setting: &Setting) -> Result<LaunchPlan, Pl
 pub(super) fn process(
     admitted: &AdmittedProcess,
     image_user: &str,
+    rights: &Rights,
     terminal: Option<TerminalSize>,
 ) -> Result<ProcessPlan, PlanError> {
     let user = user(&admitted.user, image_user)?;
@@ -89,6 +106,14 @@ pub(super) fn process(
         capabilities: CapabilitySet::from_numbers(admitted.capabilities.iter().map(|one| one.number())),
         rlimits: admitted.rlimits.iter().map(limit).collect(),
         terminal,
+        no_new_privileges: admitted.no_new_privileges,
+        ambient: rights.ambient,
+        seccomp: if rights.privileged {
+            SeccompPlan::Machine
+        } else {
+            SeccompPlan::Container
+        },
+        host_seccomp: rights.host_seccomp.clone(),
     };
     plan.check().map(|()| plan)
 }

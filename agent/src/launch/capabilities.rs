@@ -1,7 +1,8 @@
 //! Linux capabilities: sets, and giving a process exactly one set.
 //!
 //! A policy's list is what the process gets: bounding, permitted, effective, inheritable and ambient sets are all equal
-//! to it, so that it survives `exec` for every user id and nothing else does.
+//! to it, so that it survives `exec` for every user id and nothing else does. What a policy leaves to the host follows the
+//! host's customs: only root keeps it.
 #![allow(unsafe_code)] // capset and prctl have no safe wrapper in nix
 
 use nix::errno::Errno;
@@ -48,29 +49,42 @@ pub(super) fn limit_bounding(set: CapabilitySet) -> Result<(), StepError> {
     Ok(())
 }
 
-/// Makes permitted, effective, inheritable and ambient sets equal to `set`. After the user id changed.
-pub(super) fn apply(set: CapabilitySet) -> Result<(), StepError> {
+/// Makes permitted and effective sets equal to `set`; inheritable and ambient ones, too, if it shall survive `exec` for every
+/// user, and else empty. After the user id changed.
+pub(super) fn apply(set: CapabilitySet, ambient: bool) -> Result<(), StepError> {
     let step = |errno| StepError::at("set capabilities", "of the process")(errno);
     prctl(libc::PR_CAP_AMBIENT, AMBIENT_CLEAR, 0).map_err(step)?;
-    let [low, high] = set.words();
-    let header = Header {
-        version: VERSION_3,
-        pid: 0,
-    };
-    let data = [low, high].map(|word| Data {
-        effective: word,
-        permitted: word,
-        inheritable: word,
-    });
-    // SAFETY: both point to live values of the layout that _LINUX_CAPABILITY_VERSION_3 demands (one header, two data
-    // elements); the kernel only reads them.
-    let result = unsafe { libc::syscall(libc::SYS_capset, &raw const header, data.as_ptr()) };
-    Errno::result(result).map_err(step)?;
-    for number in (0..64).filter(|number| set.contains(*number)) {
+    let kept = if ambient { set } else { CapabilitySet::default() };
+    capset(set, kept).map_err(step)?;
+    for number in (0..64).filter(|number| kept.contains(*number)) {
         prctl(libc::PR_CAP_AMBIENT, AMBIENT_RAISE, number.into())
             .map_err(StepError::at("raise capability", number.to_string()))?;
     }
     Ok(())
+}
+
+/// Makes `set` effective, and what installing a filter takes without no_new_privs, until [`apply`].
+pub(super) fn raise_for_filter(set: CapabilitySet) -> Result<(), StepError> {
+    let set = CapabilitySet(set.0 | 1 << SYS_ADMIN);
+    capset(set, CapabilitySet::default()).map_err(StepError::at("raise capability", "SYS_ADMIN"))
+}
+
+fn capset(set: CapabilitySet, inheritable: CapabilitySet) -> Result<(), Errno> {
+    let header = Header {
+        version: VERSION_3,
+        pid: 0,
+    };
+    let [low, high] = set.words();
+    let [low_kept, high_kept] = inheritable.words();
+    let data = [(low, low_kept), (high, high_kept)].map(|(word, kept)| Data {
+        effective: word,
+        permitted: word,
+        inheritable: kept,
+    });
+    // SAFETY: both point to live values of the layout that _LINUX_CAPABILITY_VERSION_3 demands (one header, two data
+    // elements); the kernel only reads them.
+    let result = unsafe { libc::syscall(libc::SYS_capset, &raw const header, data.as_ptr()) };
+    Errno::result(result).map(drop)
 }
 
 fn prctl(option: libc::c_int, first: libc::c_ulong, second: libc::c_ulong) -> Result<(), Errno> {
@@ -94,6 +108,9 @@ struct Data {
 }
 
 const VERSION_3: u32 = 0x2008_0522;
+
+/// `CAP_SYS_ADMIN`.
+const SYS_ADMIN: u8 = 21;
 
 /// `PR_CAP_AMBIENT_RAISE` and `PR_CAP_AMBIENT_CLEAR_ALL`, as wide as prctl's arguments.
 const AMBIENT_RAISE: libc::c_ulong = 2;

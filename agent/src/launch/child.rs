@@ -103,10 +103,13 @@ fn process(plan: &ProcessPlan, is_first: bool, reports: &mut UnixStream) -> Resu
         terminal.send(reports)?;
     }
     process::confine(plan, terminal)?;
+    let program = process::find(plan)?;
+    // Before the filters: the host's may forbid what these two steps need.
     Report::Ready
         .write(reports)
         .map_err(StepError::io("report", "readiness"))?;
-    match process::exec(plan)? {}
+    process::filter(plan)?;
+    match process::exec(plan, &program)? {}
 }
 
 fn join(cgroup: &Path) -> Result<(), StepError> {

@@ -25,6 +25,7 @@
 pub mod capabilities;
 pub mod child;
 mod device;
+mod host_seccomp;
 pub mod plan;
 mod process;
 mod report;
@@ -34,10 +35,12 @@ mod rootfs;
 pub mod seccomp;
 mod spawn;
 mod step;
+mod syscall_names;
 mod syscalls;
 mod terminal;
 
-pub use plan::{ExecPlan, LaunchPlan, MountPlan, Order, PlanError, ProcessPlan, RlimitPlan, TerminalSize};
+pub use host_seccomp::{HostSeccomp, HostSeccompError};
+pub use plan::{ExecPlan, LaunchPlan, MountPlan, Order, PlanError, ProcessPlan, RlimitPlan, SeccompPlan, TerminalSize};
 pub use spawn::{Launched, Launcher, Stdio};
 pub use step::{LaunchError, StepError};
 

@@ -7,7 +7,7 @@ use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::capabilities::CapabilitySet;
+use super::{capabilities::CapabilitySet, host_seccomp::HostSeccomp};
 
 /// What a launcher is told to do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -105,6 +105,24 @@ pub struct ProcessPlan {
     pub rlimits: Vec<RlimitPlan>,
     /// Size of its terminal; `None` = it has none.
     pub terminal: Option<TerminalSize>,
+    /// Whether programs can never gain privileges.
+    pub no_new_privileges: bool,
+    /// Whether capabilities are kept by a user other than root, too.
+    pub ambient: bool,
+    /// Which system calls it may make.
+    pub seccomp: SeccompPlan,
+    /// The host's filter, on top of the agent's.
+    pub host_seccomp: Option<HostSeccomp>,
+}
+
+/// The agent's own system call filter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SeccompPlan {
+    /// An allow-list: what a container needs.
+    Container,
+    /// For a privileged container: everything but what would reach the host or replace the kernel.
+    Machine,
 }
 
 /// Size of a terminal in characters; 0 = not said.
@@ -231,6 +249,10 @@ pub(crate) mod tests {
                     hard: 1024,
                 }],
                 terminal: None,
+                no_new_privileges: true,
+                ambient: true,
+                seccomp: SeccompPlan::Container,
+                host_seccomp: None,
             },
         }
     }

@@ -24,7 +24,8 @@ use nix::{
 
 use super::{StepError, capabilities, plan::ProcessPlan, seccomp, terminal::Terminal};
 
-/// Gives up every privilege that the plan does not name. Afterwards only [`exec`] makes sense.
+/// Gives up every privilege that the plan does not name, but for what [`filter`] needs; only that and [`exec`] make sense
+/// afterwards.
 pub(super) fn confine(plan: &ProcessPlan, terminal: Option<Terminal>) -> Result<(), StepError> {
     if terminal.is_none() {
         own_stdio(plan)?;
@@ -44,31 +45,52 @@ pub(super) fn confine(plan: &ProcessPlan, terminal: Option<Terminal>) -> Result<
         terminal.take()?;
     }
     become_user(plan)?;
-    prctl::set_no_new_privs().map_err(StepError::at("set", "no_new_privs"))?;
+    if plan.no_new_privileges {
+        capabilities::apply(plan.capabilities, plan.ambient)?;
+        prctl::set_no_new_privs().map_err(StepError::at("set", "no_new_privs"))?;
+    }
     chdir(&plan.cwd).map_err(StepError::at("cwd", plan.cwd.to_string_lossy()))?;
     default_signals()?;
     umask(Mode::from_bits_truncate(0o022));
-    close_on_exec()?;
-    seccomp::install()
+    close_on_exec()
+}
+
+/// Installs the filters. Without no_new_privs that takes a capability, so that only now the process gives up the rest.
+pub(super) fn filter(plan: &ProcessPlan) -> Result<(), StepError> {
+    if !plan.no_new_privileges {
+        capabilities::raise_for_filter(plan.capabilities)?;
+    }
+    seccomp::install(plan.seccomp, plan.host_seccomp.as_ref())?;
+    if !plan.no_new_privileges {
+        capabilities::apply(plan.capabilities, plan.ambient)?;
+    }
+    Ok(())
 }
 
 /// Starts the program; returns only if that failed.
-pub(super) fn exec(plan: &ProcessPlan) -> Result<Infallible, StepError> {
-    let program = plan.args.first().map(String::as_str).unwrap_or_default();
-    let failed = |errno| StepError::program(program, errno);
+pub(super) fn exec(plan: &ProcessPlan, path: &Path) -> Result<Infallible, StepError> {
+    let failed = |errno| StepError::program(name(plan), errno);
     let strings = |list: &[String]| -> Result<Vec<CString>, StepError> {
         list.iter()
             .map(|text| CString::new(text.as_str()).map_err(|_| failed(Errno::EINVAL)))
             .collect()
     };
     let (args, env) = (strings(&plan.args)?, strings(&plan.env)?);
-    let path = find(program, &plan.env).ok_or_else(|| StepError::not_in_path(program))?;
     let path = CString::new(path.as_os_str().as_bytes()).map_err(|_| failed(Errno::EINVAL))?;
     execve(&path, &args, &env).map_err(failed)
 }
 
-/// A program with `/` is a path; others are looked for in the plan's own `PATH`.
-fn find(program: &str, env: &[String]) -> Option<PathBuf> {
+/// Where the plan's program is, for the process's own user. A name with `/` is a path; others are looked for in the plan's
+/// own `PATH`.
+pub(super) fn find(plan: &ProcessPlan) -> Result<PathBuf, StepError> {
+    find_in(name(plan), &plan.env).ok_or_else(|| StepError::not_in_path(name(plan)))
+}
+
+fn name(plan: &ProcessPlan) -> &str {
+    plan.args.first().map(String::as_str).unwrap_or_default()
+}
+
+fn find_in(program: &str, env: &[String]) -> Option<PathBuf> {
     if program.contains('/') {
         return Some(PathBuf::from(program));
     }
@@ -137,8 +159,7 @@ fn become_user(plan: &ProcessPlan) -> Result<(), StepError> {
     setresgid(gid, gid, gid).map_err(StepError::at("become group", plan.gid.to_string()))?;
     let uid = Uid::from_raw(plan.uid);
     setresuid(uid, uid, uid).map_err(StepError::at("become user", plan.uid.to_string()))?;
-    prctl::set_keepcaps(false).map_err(StepError::at("let go of", "capabilities"))?;
-    capabilities::apply(plan.capabilities)
+    prctl::set_keepcaps(false).map_err(StepError::at("let go of", "capabilities"))
 }
 
 /// Nothing is blocked and nothing is ignored: Rust's runtime ignores SIGPIPE, which `exec` would hand on.
@@ -166,15 +187,15 @@ mod tests {
 
     #[test]
     fn a_path_is_taken_as_it_is() {
-        assert_eq!(find("/no/such/program", &[]), Some("/no/such/program".into()));
-        assert_eq!(find("./x", &[]), Some("./x".into()));
+        assert_eq!(find_in("/no/such/program", &[]), Some("/no/such/program".into()));
+        assert_eq!(find_in("./x", &[]), Some("./x".into()));
     }
 
     #[test]
     fn a_name_is_looked_for_in_the_plans_path() {
         let env = ["PATH=:/no/such/dir:/bin".to_owned()];
-        assert_eq!(find("sh", &env), Some("/bin/sh".into()));
-        assert_eq!(find("no-such-program", &env), None);
-        assert_eq!(find("sh", &[]), None);
+        assert_eq!(find_in("sh", &env), Some("/bin/sh".into()));
+        assert_eq!(find_in("no-such-program", &env), None);
+        assert_eq!(find_in("sh", &[]), None);
     }
 }

@@ -5,6 +5,8 @@
 //! reach the host's simulated platform and the agent's own ports), no device nodes by `mknod`, `personality` only for the
 //! values that programs really use. 32-bit and x32 calls do not pass: the first kill the process, the second are unknown.
 
+#![allow(unsafe_code)] // the seccomp call itself
+
 use std::collections::BTreeMap;
 
 use nix::errno::Errno;
@@ -13,7 +15,7 @@ use seccompiler::{
     SeccompRule, TargetArch,
 };
 
-use super::{StepError, syscalls};
+use super::{HostSeccomp, SeccompPlan, StepError, syscalls};
 
 /// The two programs, in the order in which they are installed.
 ///
@@ -38,20 +40,55 @@ pub fn programs() -> Result<[BpfProgram; 2], BackendError> {
     Ok([allow, unknown])
 }
 
-/// Installs both on the calling thread, for ever. It must be the process's only one.
-pub(super) fn install() -> Result<(), StepError> {
-    let failed = |errno| StepError::at("install", "the seccomp filter")(errno);
-    for program in programs().map_err(|_| failed(Errno::EINVAL))? {
-        seccompiler::apply_filter(&program).map_err(|error| {
-            failed(match error {
-                seccompiler::Error::Prctl(source) | seccompiler::Error::Seccomp(source) => {
-                    source.raw_os_error().map_or(Errno::EINVAL, Errno::from_raw)
-                }
-                _ => Errno::EINVAL,
-            })
-        })?;
+/// The program for a privileged container: it may do anything to the guest, but not speak to the host in the agent's place
+/// nor put another kernel or kernel code in place of what was measured. io_uring would open sockets past any filter.
+pub fn machine_program() -> Result<BpfProgram, BackendError> {
+    let vsock = rule(0, SeccompCmpOp::Eq, i64::from(libc::AF_VSOCK).cast_unsigned())?;
+    let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
+        MACHINE_DENIED.iter().map(|number| (*number, Vec::new())).collect();
+    rules.insert(libc::SYS_socket, vec![vsock.clone()]);
+    rules.insert(libc::SYS_socketpair, vec![vsock]);
+    // The same calls by their x32 numbers, for a kernel that has them.
+    let x32 = rules
+        .clone()
+        .into_iter()
+        .map(|(number, rules)| (number | X32_BIT, rules));
+    let rules = x32.chain(rules).collect();
+    SeccompFilter::new(rules, SeccompAction::Allow, errno(Errno::EPERM), TargetArch::x86_64)?.try_into()
+}
+
+/// Installs the agent's filter and the host's on the calling thread, for ever. It must be the process's only one.
+pub(super) fn install(plan: SeccompPlan, host: Option<&HostSeccomp>) -> Result<(), StepError> {
+    let unbuilt = |_| StepError::at("build", "the seccomp filter")(Errno::EINVAL);
+    let mut all = match plan {
+        SeccompPlan::Container => programs().map_err(unbuilt)?.to_vec(),
+        SeccompPlan::Machine => vec![machine_program().map_err(unbuilt)?],
+    };
+    if let Some(host) = host {
+        all.extend(host.programs().map_err(unbuilt)?);
     }
-    Ok(())
+    all.iter()
+        .try_for_each(install_one)
+        .map_err(StepError::at("install", "the seccomp filter"))
+}
+
+fn install_one(program: &BpfProgram) -> Result<(), Errno> {
+    let no_flags: libc::c_ulong = 0;
+    let filter = libc::sock_fprog {
+        len: u16::try_from(program.len()).map_err(|_| Errno::E2BIG)?,
+        // The kernel only reads it. seccompiler's type has the layout of the kernel's.
+        filter: program.as_ptr().cast::<libc::sock_filter>().cast_mut(),
+    };
+    // SAFETY: the kernel reads one sock_fprog and as many instructions as it says, all alive until the call returns.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_seccomp,
+            libc::SECCOMP_SET_MODE_FILTER,
+            no_flags,
+            &raw const filter,
+        )
+    };
+    Errno::result(result).map(drop)
 }
 
 fn allowed() -> Result<BTreeMap<i64, Vec<SeccompRule>>, BackendError> {
@@ -97,6 +134,21 @@ fn errno(errno: Errno) -> SeccompAction {
     SeccompAction::Errno((errno as i32).unsigned_abs())
 }
 
+/// Kernels, kernel code, and sockets by another way.
+const MACHINE_DENIED: [i64; 8] = [
+    libc::SYS_kexec_load,
+    libc::SYS_kexec_file_load,
+    libc::SYS_init_module,
+    libc::SYS_finit_module,
+    libc::SYS_delete_module,
+    libc::SYS_io_uring_setup,
+    libc::SYS_io_uring_enter,
+    libc::SYS_io_uring_register,
+];
+
+/// `__X32_SYSCALL_BIT`.
+const X32_BIT: i64 = 0x4000_0000;
+
 /// CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET.
 const NAMESPACE_FLAGS: u64 = 0x7e02_0000;
 
@@ -116,6 +168,7 @@ mod tests {
             allow.len(),
             unknown.len()
         );
+        assert!(machine_program().unwrap().len() < 4096);
     }
 
     #[test]

@@ -100,6 +100,7 @@ impl Machine {
         self.containers.create(Creation {
             id: id(),
             admission: admission(policy),
+            host_seccomp: None,
             pipes: WantedPipes {
                 stdin: true,
                 stdout: true,
