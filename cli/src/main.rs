@@ -5,17 +5,24 @@
 //! and never arguments. Exit codes: 0 done, 1 failed, 2 wrong usage.
 #![forbid(unsafe_code)]
 
+mod doctor;
 mod files;
 mod image;
+mod install;
 mod kbs;
 mod keyfile;
 mod layout;
 mod lint;
+mod logs;
 mod measure;
+mod metrics;
 mod model;
+mod node;
 mod policy;
+mod ps;
 mod status;
 mod store;
+mod terminal;
 #[cfg(test)]
 mod test_registry;
 mod units;
@@ -55,6 +62,18 @@ enum Command {
     Kbs(kbs::KbsCommand),
     /// Ask a running guest how far it is and what it holds.
     Status(status::StatusArgs),
+    /// Check whether this node can run pods, and say what to do.
+    Doctor(doctor::DoctorArgs),
+    /// Write what a node's containerd needs, after showing the difference.
+    Install(install::InstallArgs),
+    /// Take out what `install` wrote.
+    Uninstall(install::UninstallArgs),
+    /// List the pods of this node.
+    Ps(ps::PsArgs),
+    /// Show a guest's console and what its agent reported.
+    Logs(logs::LogsArgs),
+    /// Merge the metrics of this node's shims.
+    Metrics(metrics::MetricsArgs),
 }
 
 fn main() -> ExitCode {
@@ -81,6 +100,12 @@ async fn run(command: Command) -> anyhow::Result<String> {
         Command::Measure(args) => Ok(measure::run(&args)?),
         Command::Kbs(command) => Ok(kbs::run(command).await?),
         Command::Status(args) => Ok(status::run(&args).await?),
+        Command::Doctor(args) => Ok(doctor::run(&args)?),
+        Command::Install(args) => Ok(install::install(&args)?),
+        Command::Uninstall(args) => Ok(install::uninstall(&args)?),
+        Command::Ps(args) => Ok(ps::run(&args).await?),
+        Command::Logs(args) => Ok(logs::run(&args).await?),
+        Command::Metrics(args) => Ok(metrics::run(&args).await?),
     }
 }
 

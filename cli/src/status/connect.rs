@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
+use tokio_vsock::{VsockAddr, VsockStream};
 
 /// A stream to `port` of the guest.
 pub(super) async fn connect(socket: &Path, port: u32) -> Result<UnixStream, ConnectError> {
@@ -19,6 +20,18 @@ pub(super) async fn connect(socket: &Path, port: u32) -> Result<UnixStream, Conn
         Ok(outcome) => outcome,
         Err(_) => Err(ConnectError::Silent {
             path: socket.to_owned(),
+            port,
+            after: TIMEOUT,
+        }),
+    }
+}
+
+/// A stream to `port` of the guest with the kernel's vsock address `cid`.
+pub(super) async fn connect_kernel(cid: u32, port: u32) -> Result<VsockStream, ConnectError> {
+    match tokio::time::timeout(TIMEOUT, VsockStream::connect(VsockAddr::new(cid, port))).await {
+        Ok(outcome) => outcome.map_err(|source| ConnectError::Handshake { port, source }),
+        Err(_) => Err(ConnectError::Silent {
+            path: PathBuf::from(format!("vsock address {cid}")),
             port,
             after: TIMEOUT,
         }),

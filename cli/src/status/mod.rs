@@ -1,7 +1,7 @@
 //! `cellactl status`: how far a guest is and what it holds, from the agent's own account.
 //!
-//! The agent is asked over the machine's vsock, which ends in a Unix socket of the VMM (hybrid vsock) on the host. What it
-//! answers is the guest's word: evidence that can be verified comes from the ingress, not from here.
+//! The agent is asked over the machine's vsock: the kernel's, or one that ends in a Unix socket of the VMM (hybrid vsock) on
+//! the host. What it answers is the guest's word: evidence that can be verified comes from the ingress, not from here.
 
 mod connect;
 mod json;
@@ -14,15 +14,21 @@ use cella_protos::agent::{StatusRequest, StatusResponse};
 use cella_protos::agent_ttrpc::AgentClient;
 use ttrpc::r#async::{Client, transport::Socket};
 
-use self::connect::ConnectError;
+pub(crate) use self::connect::ConnectError;
+use crate::node::{NodeArgs, NodeError, Pod};
 
 /// `cellactl status`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct StatusArgs {
-    /// The VMM's Unix socket for the machine's vsock.
-    #[arg(long, value_name = "SOCKET")]
-    vsock: PathBuf,
-    /// Port of the agent.
+    /// The pod on this node: its name, namespace/name, sandbox id or the beginning of it.
+    #[arg(required_unless_present = "vsock")]
+    pod: Option<String>,
+    #[command(flatten)]
+    node: NodeArgs,
+    /// In place of a pod: the VMM's Unix socket for the machine's vsock.
+    #[arg(long, value_name = "SOCKET", conflicts_with = "pod")]
+    vsock: Option<PathBuf>,
+    /// Port of the agent, with --vsock.
     #[arg(long, default_value_t = cella_protos::AGENT_PORT)]
     port: u32,
     /// For programs.
@@ -41,8 +47,10 @@ pub(crate) async fn run(args: &StatusArgs) -> Result<String, StatusError> {
 }
 
 async fn fetch(args: &StatusArgs) -> Result<StatusResponse, StatusError> {
-    let stream = connect::connect(&args.vsock, args.port).await?;
-    let agent = AgentClient::new(Client::new(Socket::new(stream)));
+    let agent = match (&args.vsock, &args.pod) {
+        (Some(socket), _) => client(connect::connect(socket, args.port).await?),
+        (None, pod) => agent_of(&args.node.pod(pod.as_deref().unwrap_or_default())?).await?,
+    };
     let context = ttrpc::context::with_duration(TIMEOUT);
     agent
         .status(context, &StatusRequest::new())
@@ -52,10 +60,27 @@ async fn fetch(args: &StatusArgs) -> Result<StatusResponse, StatusError> {
         })
 }
 
+/// The agent of a pod on this node.
+pub(crate) async fn agent_of(pod: &Pod) -> Result<AgentClient, ConnectError> {
+    match pod.state.as_ref().ok().and_then(|state| state.cid) {
+        Some(cid) => Ok(client(connect::connect_kernel(cid, cella_protos::AGENT_PORT).await?)),
+        None => Ok(client(
+            connect::connect(&pod.dir.join("vsock"), cella_protos::AGENT_PORT).await?,
+        )),
+    }
+}
+
+fn client(stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Sync + 'static) -> AgentClient {
+    AgentClient::new(Client::new(Socket::new(stream)))
+}
+
 /// Why there is no status.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub(crate) enum StatusError {
+    /// No such pod.
+    #[error(transparent)]
+    Node(#[from] NodeError),
     /// The way to the agent.
     #[error(transparent)]
     Connect(#[from] ConnectError),
