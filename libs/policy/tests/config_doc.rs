@@ -14,6 +14,7 @@ fn the_policys_keys_are_the_documents() {
     for (heading, text) in [
         ("### Policy: top level", "no-such-key = 1"),
         ("### Policy: kbs", "[kbs]\nno-such-key = 1"),
+        ("### Policy: pod", "[pod]\nno-such-key = 1"),
         ("### Policy: registry", "[[registry]]\nno-such-key = 1"),
         ("### Policy: container", "[[container]]\nno-such-key = 1"),
         (
@@ -27,6 +28,10 @@ fn the_policys_keys_are_the_documents() {
         (
             "### Policy: container.tmpfs",
             "[[container]]\ntmpfs = [{ no-such-key = 1 }]",
+        ),
+        (
+            "### Policy: container.volume",
+            "[[container]]\nvolume = [{ no-such-key = 1 }]",
         ),
         ("### Policy: model", "[[model]]\nno-such-key = 1"),
     ] {

@@ -191,9 +191,9 @@ fn check_powers(
             given: shown(given),
         });
     }
-    let is_device = |path: &&String| !is_plain_path(path) || !path.starts_with("/dev/");
+    let is_none = |path: &&String| !path.starts_with("/dev/") || path.parse::<GuestPath>().is_err();
     let device = match request.privileged {
-        true => request.devices.iter().find(is_device),
+        true => request.devices.iter().find(is_none),
         false => request.devices.first(),
     };
     let extras = [

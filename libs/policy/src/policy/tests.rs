@@ -285,8 +285,195 @@ fn signals_allow_what_they_name_and_kill() {
     assert!(term.allows(15) && term.allows(9) && !term.allows(1) && !term.allows(34));
 }
 
+/// Every key of the policy, each with another value than its default.
+const EVERYTHING: &str = r#"
+[pod]
+sysctl = ["net.*", "kernel.sem"]
+forward-ports = [8080, 80]
+share-process-namespace = true
+
+[[container]]
+name = "free"
+match = "image"
+image = "localhost:5000/demo/tools@sha256:3333333333333333333333333333333333333333333333333333333333333333"
+instances = "any"
+args = "any"
+env-allow = ["HOSTNAME", "KUBERNETES_*", "*"]
+cwd = "any"
+user = "any"
+capabilities = "any"
+privileged = true
+new-privileges = true
+exec = "any"
+terminal = true
+readonly-rootfs = "any"
+hostname = "free"
+stdio = "deny"
+memlock-bytes = "unlimited"
+rlimits = "any"
+seccomp = "host"
+masked-paths = "any"
+signals = ["SIGTERM"]
+volumes = "any"
+
+[[container]]
+name = "strict"
+image = "localhost:5000/demo/tools@sha256:3333333333333333333333333333333333333333333333333333333333333333"
+instances = 3
+args = ["/bin/strict"]
+user = "image"
+exec = [["/bin/health"], ["/bin/sh", "-c", "date"]]
+
+[[container.volume]]
+destination = "/config"
+kind = "config-map"
+read-only = false
+
+[[container.volume]]
+destination = "/cache"
+kind = "empty-dir"
+"#;
+
+#[test]
+fn everything_that_can_be_said_survives_writing_and_reading() {
+    let policy = Policy::parse(&format!("{EXAMPLE}{EVERYTHING}")).unwrap();
+    let text = policy.to_toml();
+    assert_eq!(Policy::parse(&text).unwrap(), policy, "{text}");
+    let free = policy.container("free").unwrap();
+    assert!(free.args.is_any() && free.cwd.is_any() && free.capabilities.is_any() && free.exec.is_any());
+    assert!(free.readonly_rootfs.is_any() && free.volumes.is_any() && free.instances.is_any());
+    assert_eq!((free.matching, &free.user), (Match::Image, &UserPolicy::Any));
+    assert_eq!((free.rlimits, free.seccomp), (Rlimits::Any, Seccomp::Host));
+    assert_eq!(free.masked_paths, MaskedPaths::Any);
+    assert!(free.privileged && free.new_privileges);
+    let strict = policy.container("strict").unwrap();
+    assert_eq!((strict.instances, &strict.user), (Rule::Only(3), &UserPolicy::Image));
+    let volumes: Vec<_> = strict
+        .volumes
+        .only()
+        .unwrap()
+        .iter()
+        .map(|volume| volume.read_only)
+        .collect();
+    assert_eq!(
+        volumes,
+        [false, false],
+        "an empty-dir is writable unless the policy says otherwise"
+    );
+    assert_eq!(strict.exec.only().unwrap().len(), 2);
+}
+
+#[test]
+fn what_is_not_said_is_denied() {
+    let server = example().container("server").unwrap().clone();
+    assert_eq!(server.matching, Match::Name);
+    assert_eq!(server.instances, Rule::Only(1));
+    assert_eq!((server.exec, server.volumes), (Rule::Only(vec![]), Rule::Only(vec![])));
+    assert_eq!((server.rlimits, server.seccomp), (Rlimits::Named, Seccomp::Agent));
+    assert_eq!(server.masked_paths, MaskedPaths::Agent);
+    assert!(!server.privileged && !server.new_privileges && server.env_allow.is_empty());
+    let pod = example().pod().clone();
+    assert!(pod.sysctl.is_empty() && !pod.share_process_namespace);
+    assert_eq!(pod.forward_ports, Rule::Only(BTreeSet::new()));
+}
+
+#[test]
+fn a_broker_is_needed_for_keys_alone() {
+    let broker = &EXAMPLE[EXAMPLE.find("[kbs]").unwrap()..EXAMPLE.find("[[registry]]").unwrap()];
+    assert_eq!(
+        refused(broker, ""),
+        PolicyError::NoBroker {
+            key: "kbs:///demo/image-kek/1".to_owned()
+        }
+    );
+    let model = &EXAMPLE[EXAMPLE.find("[[model]]").unwrap()..];
+    let mount = &EXAMPLE[EXAMPLE.find("[[container.mount]]").unwrap()..EXAMPLE.find("[[container.tmpfs]]").unwrap()];
+    let plain = EXAMPLE
+        .replace(model, "")
+        .replace(mount, "")
+        .replace(broker, "")
+        .replace("image-keys = [\"kbs:///demo/image-kek/1\"]\n", "");
+    let policy = Policy::parse(&plain).unwrap();
+    assert!(policy.kbs().is_none() && policy.key_ids().is_empty());
+    assert_eq!(Policy::parse(&policy.to_toml()).unwrap(), policy);
+}
+
+#[test]
+fn new_keys_are_checked_as_the_old_ones_are() {
+    let refused = |key: &str| refused("name = \"server\"", &format!("name = \"server\"\n{key}"));
+    for key in [
+        "instances = 0",
+        "instances = 1025",
+        "exec = [[]]",
+        &format!("env-allow = [{}]", "\"A\",".repeat(65)),
+    ] {
+        let error = refused(key);
+        assert!(matches!(error, PolicyError::Range { .. }), "{key}: {error}");
+    }
+    for key in ["instances = \"many\"", "exec = \"some\""] {
+        assert!(matches!(refused(key), PolicyError::Choice { .. }), "{key}");
+    }
+    for key in [
+        "match = \"any\"",
+        "volumes = \"all\"",
+        "seccomp = \"none\"",
+        "instances = -1",
+        "rlimits = 1",
+    ] {
+        assert!(matches!(refused(key), PolicyError::Syntax { .. }), "{key}");
+    }
+    assert!(matches!(refused("env-allow = [\"A=b\"]"), PolicyError::Name { .. }));
+    assert!(matches!(refused("exec = [[\"\"]]"), PolicyError::Text { .. }));
+    let user = "user = { uid = 65534, gid = 65534, additional-gids = [] }";
+    let message = said(user, "user = \"nobody\"");
+    assert!(message.contains("\"image\", \"any\" or a table"), "{message}");
+    let pod = |lines: &str| Policy::parse(&format!("{EXAMPLE}\n[pod]\n{lines}")).unwrap_err();
+    assert!(matches!(
+        pod("sysctl = [\"kernel.core_pattern\"]"),
+        PolicyError::Name { .. }
+    ));
+    assert!(matches!(pod("forward-ports = [0]"), PolicyError::Range { .. }));
+    assert!(matches!(pod("forward-ports = [65536]"), PolicyError::Syntax { .. }));
+    assert!(matches!(pod("forward-ports = \"all\""), PolicyError::Choice { .. }));
+    assert!(matches!(
+        pod(&format!("forward-ports = [{}]", "1,".repeat(65))),
+        PolicyError::Range { .. }
+    ));
+}
+
+#[test]
+fn volumes_have_a_kind_and_a_place_of_their_own() {
+    let volume = |destination: &str, kind: &str| {
+        let entry = format!("[[container.volume]]\ndestination = {destination:?}\nkind = {kind:?}\n\n[[model]]");
+        EXAMPLE.replacen("[[model]]", &entry, 1)
+    };
+    for good in [
+        "/config",
+        "/dev/shm",
+        "/dev/termination-log",
+        "/run/secrets",
+        "/etc/hosts",
+    ] {
+        assert!(Policy::parse(&volume(good, "secret")).is_ok(), "{good}");
+    }
+    for bad in ["/", "/proc/x", "/sys", "/dev", "/dev/null", "/models/demo/x", "/tmp"] {
+        let error = Policy::parse(&volume(bad, "secret")).unwrap_err();
+        assert!(matches!(error, PolicyError::Overlap { .. }), "{bad}: {error}");
+    }
+    let kind = Policy::parse(&volume("/config", "host-path")).unwrap_err();
+    assert!(kind.to_string().contains("no kind of volume"), "{kind}");
+    let both = volume("/config", "secret").replace("name = \"server\"", "name = \"server\"\nvolumes = \"any\"");
+    assert!(matches!(Policy::parse(&both), Err(PolicyError::Text { .. })));
+}
+
 #[test]
 fn no_text_panics() {
+    let text = format!("{EXAMPLE}{EVERYTHING}");
+    for end in EXAMPLE.len()..text.len() {
+        if let Some(text) = text.get(..end) {
+            let _ = Policy::parse(text);
+        }
+    }
     for end in 0..EXAMPLE.len() {
         if let Some(text) = EXAMPLE.get(..end) {
             let _ = Policy::parse(text);

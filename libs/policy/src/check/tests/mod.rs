@@ -1,7 +1,15 @@
 //! T1: one change in each field of what the host asks for, one denial for each.
 
+mod bounds;
+mod entries;
+mod exec;
+mod freedom;
+mod volumes;
+
 use super::*;
+use crate::capability::Capability;
 use crate::policy::tests::EXAMPLE;
+use crate::volume::VolumeKind;
 
 fn policy() -> Policy {
     Policy::parse(EXAMPLE).unwrap()
@@ -13,9 +21,28 @@ fn with(from: &str, to: &str) -> Policy {
     Policy::parse(&text).unwrap()
 }
 
+/// The example with more lines in its container's table.
+fn plus(lines: &str) -> Policy {
+    with("name = \"server\"", &format!("name = \"server\"\n{lines}"))
+}
+
+/// The example with a table of what the pod may have.
+fn pod(lines: &str) -> Policy {
+    Policy::parse(&format!("{EXAMPLE}\n[pod]\n{lines}")).unwrap()
+}
+
+fn strings(list: &[&str]) -> Vec<String> {
+    list.iter().map(ToString::to_string).collect()
+}
+
+fn admitted<'p>(policy: &'p Policy, change: impl FnOnce(&mut ContainerRequest)) -> Admission<'p> {
+    let mut request = request();
+    change(&mut request);
+    check_container(policy, &request).unwrap()
+}
+
 /// What containerd asks for when `ctr run` starts the example's image.
 fn request() -> ContainerRequest {
-    let strings = |list: &[&str]| list.iter().map(ToString::to_string).collect();
     ContainerRequest {
         images: vec![format!("localhost:5000/demo/llama-server@sha256:{}", "11".repeat(32))],
         args: strings(&["/usr/bin/llama-server", "-m", "/models/demo/model.gguf"]),
@@ -204,7 +231,7 @@ fn t1_mounts() {
     );
     assert!(matches!(
         denied(|r| r.mounts.push(mount("/proc", "bind"))),
-        Denial::Mount { .. }
+        Denial::HostPath { .. }
     ));
     assert!(matches!(
         denied(|r| r.mounts.push(mount("/proc/", "proc"))),
@@ -212,7 +239,7 @@ fn t1_mounts() {
     ));
     let model = denied(|r| r.mounts.push(mount("/models/demo", "bind")));
     assert!(
-        matches!(model, Denial::Mount { .. }),
+        matches!(model, Denial::HostPath { .. }),
         "models are mounted by the agent, never asked for"
     );
     let none = ContainerRequest {
@@ -285,10 +312,19 @@ fn t1_hostname_and_switches() {
     };
     assert!(check_container(&policy(), &readonly).is_ok());
     let writable = with("readonly-rootfs = true", "readonly-rootfs = false");
-    assert!(matches!(
-        denied_by(&writable, |r| r.readonly_rootfs = true),
-        Denial::ReadonlyRootfs { .. }
-    ));
+    let message = denied_by(&writable, |r| r.readonly_rootfs = true).to_string();
+    assert!(
+        message.starts_with(
+            "policy denies container \"server\": readonly-rootfs is asked to be true, allowed is false: the policy makes \
+             the root file system writable"
+        ),
+        "{message}"
+    );
+    assert!(
+        admitted(&policy(), |r| r.readonly_rootfs = false).readonly_rootfs,
+        "the policy's"
+    );
+    assert!(!admitted(&writable, |_| {}).readonly_rootfs);
 }
 
 #[test]
@@ -298,22 +334,8 @@ fn t1_extras() {
         other => panic!("{other}"),
     };
     assert_eq!(what(denied(|r| r.devices.push("/dev/kmsg".to_owned()))), "device");
+    assert_eq!(what(denied(|r| r.devices.push("/dev/null".to_owned()))), "device");
     assert_eq!(what(denied(|r| r.hooks.push("/bin/sh".to_owned()))), "hook");
-}
-
-#[test]
-fn t1_two_containers_of_one_image_are_told_apart_by_what_they_run() {
-    let container = &EXAMPLE[EXAMPLE.find("[[container]]").unwrap()..EXAMPLE.find("[[model]]").unwrap()];
-    let second = container
-        .replace("\"server\"", "\"second\"")
-        .replace("\"-m\"", "\"-n\"");
-    let policy = Policy::parse(&format!("{EXAMPLE}\n{second}")).unwrap();
-    let mut other = request();
-    assert_eq!(check_container(&policy, &other).unwrap().policy.name, "server");
-    other.args[1] = "-n".to_owned();
-    assert_eq!(check_container(&policy, &other).unwrap().policy.name, "second");
-    other.args[1] = "-o".to_owned();
-    assert!(matches!(check_container(&policy, &other), Err(Denial::Argument { subject, .. }) if subject == server()));
 }
 
 #[test]
@@ -324,4 +346,57 @@ fn messages_hold_no_control_characters() {
     }
     let long = denied(|r| r.args[0] = "x".repeat(100_000)).to_string();
     assert!(long.len() < 400, "{}", long.len());
+}
+
+#[test]
+fn t1_powers_beyond_the_container() {
+    assert_eq!(
+        denied(|r| r.privileged = true),
+        Denial::Privileged { subject: server() }
+    );
+    assert_eq!(denied(|r| r.shared_pid = true), Denial::SharedPid { subject: server() });
+    assert_eq!(
+        denied(|r| r.host_namespaces = strings(&["network", "pid"])).to_string(),
+        r#"policy denies container "server": it asks for the host's "network" namespace, allowed is the pod's own"#
+    );
+    let name = denied(|r| r.user_name = "nobody".to_owned()).to_string();
+    assert!(
+        name.contains("user is \"nobody\", a name; allowed is uid 65534"),
+        "{name}"
+    );
+    let sysctl = denied(|r| drop(r.sysctl.insert("net.ipv4.ip_forward".to_owned(), "1".to_owned())));
+    assert_eq!(
+        sysctl.to_string(),
+        r#"policy denies sysctl "net.ipv4.ip_forward": not named by [pod] sysctl, allowed is nothing"#
+    );
+}
+
+#[test]
+fn t1_what_runs_is_the_policys_whatever_is_asked_within_it() {
+    let policy = policy();
+    let admission = admitted(&policy, |r| {
+        r.masked_paths = strings(&["/usr/bin"]);
+        r.readonly_paths = vec![];
+    });
+    let process = &admission.process;
+    assert_eq!(process.args, request().args);
+    assert_eq!(process.env, ["PATH=/usr/bin", "HOME=/tmp"], "in the policy's order");
+    assert_eq!(process.cwd, "/");
+    assert!(matches!(&process.user, AdmittedUser::Ids(user) if user.uid == 65534));
+    assert!(
+        process.capabilities.is_empty(),
+        "containerd's default set is not what the policy names"
+    );
+    let limits: Vec<_> = process
+        .rlimits
+        .iter()
+        .map(|limit| (limit.kind.as_str(), limit.soft, limit.hard))
+        .collect();
+    assert_eq!(limits, [("RLIMIT_MEMLOCK", 0, 0), ("RLIMIT_NOFILE", 1024, 1024)]);
+    assert!(process.no_new_privileges, "although the host has not asked for it");
+    assert!(!process.terminal && admission.readonly_rootfs && admission.masked);
+    assert!(admission.masked_paths.is_empty() && admission.readonly_paths.is_empty());
+    assert!(!admission.privileged && !admission.shared_pid && !admission.host_seccomp);
+    assert!(admission.volumes.is_empty() && admission.devices.is_empty());
+    assert_eq!((admission.hostname.as_str(), admission.image_offered), ("node", true));
 }
