@@ -60,7 +60,9 @@ async fn a_policy_without_keys_needs_no_broker_and_wipe_leaves_nothing() {
         model: None,
     };
     let (workload, stages) = start(&folder, &policy);
+    assert!(workload.shared.init.policy.kbs().is_none());
     let rootfs = workload.image("server").await.unwrap();
+    assert_eq!(rootfs.user, "nobody:65534", "for whom the policy leaves to the image");
     assert_eq!(
         std::fs::read(rootfs.lower_dirs[0].join("bin/server")).unwrap(),
         b"program"
@@ -76,6 +78,9 @@ async fn a_policy_without_keys_needs_no_broker_and_wipe_leaves_nothing() {
         .map(|stage| (stage.name.as_str(), stage.failure))
         .collect();
     assert_eq!(names, [("image", None)]);
+    let mut status = StatusResponse::default();
+    workload.status(&mut status);
+    assert!(status.evidence.is_none(), "nobody was shown any");
     assert_eq!(mounts(&folder), 2);
     workload.wipe().await;
     workload.wipe().await;

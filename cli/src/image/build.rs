@@ -33,7 +33,8 @@ pub(crate) struct BuildArgs {
     /// A variable that looks like a secret and is none.
     #[arg(long, value_name = "NAME")]
     pub(super) allow_env: Vec<String>,
-    /// uid or uid:gid, as numbers: nobody can look names up before the image is unpacked in the guest.
+    /// Whom it runs as: user or user:group. A number is a policy's exact user; a name is looked up in the image's own files
+    /// by the guest, so its policy says user = "image".
     #[arg(long, value_parser = user)]
     pub(super) user: Option<String>,
     /// Working directory.
@@ -130,9 +131,16 @@ fn variables(given: &[String]) -> Result<Vec<String>, BuildError> {
 }
 
 fn user(text: &str) -> Result<String, String> {
-    match super::super::policy::numeric_user(text) {
-        Some(_) => Ok(text.to_owned()),
-        None => Err("must be uid or uid:gid, as numbers".to_owned()),
+    let is_name = |name: &str| {
+        (1..=64).contains(&name.len())
+            && name
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+    };
+    let (user, group) = text.split_once(':').unwrap_or((text, "0"));
+    match is_name(user) && is_name(group) {
+        true => Ok(text.to_owned()),
+        false => Err("must be user or user:group, each a number or a name of A-Z a-z 0-9 . _ -".to_owned()),
     }
 }
 

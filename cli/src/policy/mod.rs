@@ -18,8 +18,6 @@ use self::resolve::ResolveError;
 use self::workload::{WorkloadError, WorkloadFile};
 use crate::files::{self, FileError, MAX_TEXT};
 
-pub(crate) use runtime::numeric_user;
-
 /// What to do with a policy.
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum PolicyCommand {

@@ -53,7 +53,7 @@ pub(super) fn user(image: &RunConfig) -> Choice<UserFile> {
 }
 
 /// `uid` or `uid:gid`; without a group it is 0, as containerd has it for a user that it cannot look up.
-pub(crate) fn numeric_user(text: &str) -> Option<UserFile> {
+fn numeric_user(text: &str) -> Option<UserFile> {
     let number = |text: &str| match text.bytes().all(|byte| byte.is_ascii_digit()) {
         true => text.parse::<u32>().ok().filter(|id| *id <= MAX_ID),
         false => None,

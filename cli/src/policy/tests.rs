@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use cella_policy::{Rule, Stdio, User, UserPolicy};
+use cella_policy::{Rule, Stdio, User, UserPolicy, VolumeKind};
 use clap::Parser as _;
 
 use super::*;
@@ -38,9 +38,7 @@ impl Desk {
         fs::create_dir(desk.path("tree")).unwrap();
         fs::write(desk.path("tree/server"), vec![1; 5000]).unwrap();
         fs::write(desk.path("kbs.pem"), CA).unwrap();
-        let build = "image build --from-dir {}/tree --tag demo:v1 --entrypoint /server --cmd=-m --env A=b \
-                     --user 65534:65534 --workdir /work --out {}/plain";
-        desk.run(build).await.unwrap();
+        desk.build("65534:65534", "plain").await.unwrap();
         desk.run("image encrypt oci:{}/plain {R}/demo/server:v1 --key kbs:///demo/image-kek/1 --key-file {}/ikek")
             .await
             .unwrap();
@@ -55,6 +53,15 @@ impl Desk {
         .unwrap();
         desk.run("model push {}/sealed {R}/models/demo:v3").await.unwrap();
         desk
+    }
+
+    /// An image that runs as `user`, in the layout `out`.
+    async fn build(&self, user: &str, out: &str) -> anyhow::Result<String> {
+        self.run(&format!(
+            "image build --from-dir {{}}/tree --tag demo:v1 --entrypoint /server --cmd=-m --env A=b --user {user} \
+             --workdir /work --out {{}}/{out}"
+        ))
+        .await
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -149,7 +156,13 @@ async fn a_workload_becomes_the_policy_that_containerd_will_match() {
         desk.run("policy digest {}/initdata.toml").await.unwrap(),
         format!("{digest}\n")
     );
-    assert_eq!(desk.run("policy show {}/initdata.toml").await.unwrap(), said);
+    assert!(!said.contains("DEVELOPMENT") && !said.contains("ANY"), "{said}");
+    for command in ["explain", "show"] {
+        assert_eq!(
+            desk.run(&format!("policy {command} {{}}/initdata.toml")).await.unwrap(),
+            said
+        );
+    }
     let annotation = desk.run("policy annotation {}/initdata.toml").await.unwrap();
     assert_eq!(initdata::inflate_annotation(annotation.trim()).unwrap(), document);
     desk.write(&desk.workload()).await.unwrap();
@@ -158,6 +171,135 @@ async fn a_workload_becomes_the_policy_that_containerd_will_match() {
         document,
         "the same workload, the same bytes"
     );
+}
+
+/// A workload of one plain image without any key.
+const PLAIN: &str = r#"
+[[registry]]
+name = "{R}"
+endpoint = "http://10.0.2.2:5000"
+
+[[container]]
+name = "tools"
+image = "{R}/demo/tools:v1"
+"#;
+
+#[tokio::test]
+async fn a_user_by_name_is_left_to_the_image_and_no_key_needs_no_broker() {
+    let desk = Desk::new().await;
+    for user in ["nobody", "1000:users"] {
+        desk.build(user, "named").await.unwrap();
+        desk.run("image push {}/named {R}/demo/tools:v1").await.unwrap();
+        let said = desk.write(&PLAIN.replace("{R}", &desk.registry.name)).await.unwrap();
+        let policy = desk.policy();
+        assert_eq!(policy.container("tools").unwrap().user, UserPolicy::Image);
+        assert!(policy.kbs().is_none());
+        assert!(
+            said.contains("the image's own user") && said.contains("does not attest itself"),
+            "{said}"
+        );
+        fs::remove_dir_all(desk.path("named")).unwrap();
+    }
+    for bad in ["no/body", ":", "a:b:c"] {
+        assert!(desk.build(bad, "bad").await.is_err(), "{bad}");
+    }
+}
+
+/// Everything that a policy can leave to the host, and the words for it.
+const FREEDOMS: [(&str, &str); 13] = [
+    ("args = \"any\"", "run any program of the image"),
+    ("exec = \"any\"", "run any program beside it"),
+    ("cwd = \"any\"", "in any directory"),
+    ("user = \"any\"", "as any user, root among them"),
+    ("capabilities = \"any\"", "any capability"),
+    ("privileged = true", "nothing in the guest is kept from it"),
+    ("new-privileges = true", "may gain privileges"),
+    ("readonly-rootfs = \"any\"", "make its root file system writable"),
+    ("volumes = \"any\"", "mount files of its own"),
+    ("rlimits = \"any\"", "any resource limit"),
+    ("masked-paths = \"any\"", "show what the agent hides"),
+    ("instances = \"any\"", "any number of it at once"),
+    ("env-allow = [\"*\"]", "such as LD_PRELOAD"),
+];
+
+#[tokio::test]
+async fn every_any_is_named_as_a_development_freedom() {
+    let desk = Desk::new().await;
+    desk.run("image push {}/plain {R}/demo/tools:v1").await.unwrap();
+    let plain = PLAIN.replace("{R}", &desk.registry.name);
+    for (key, words) in FREEDOMS {
+        let said = desk.write(&format!("{plain}{key}\n")).await.unwrap();
+        assert!(said.starts_with("DEVELOPMENT POLICY"), "{said}");
+        let (_, freedoms) = said.split_once("Left to the host: development freedoms\n").unwrap();
+        let (first, _) = freedoms.split_once('\n').unwrap();
+        assert!(
+            first.contains(words) && first.starts_with("  \"tools\": the host may") || key.starts_with("new"),
+            "{first}"
+        );
+        assert_eq!(
+            freedoms.lines().take_while(|line| !line.is_empty()).count(),
+            1,
+            "{freedoms}"
+        );
+    }
+    let all: String = FREEDOMS.iter().map(|(key, _)| format!("{key}\n")).collect();
+    let said = desk
+        .write(&format!("[pod]\nforward-ports = \"any\"\n{plain}{all}"))
+        .await
+        .unwrap();
+    for (_, words) in FREEDOMS.iter().chain(&[("", "connect to every TCP port")]) {
+        assert!(said.contains(words), "{words}: {said}");
+    }
+    fs::write(desk.path("cella.toml"), desk.policy().to_toml()).unwrap();
+    let explained = desk.run("policy explain {}/cella.toml").await.unwrap();
+    let (policy, _) = said.split_once("\ninitdata: ").unwrap();
+    assert_eq!(explained, policy, "the policy alone says the same");
+}
+
+#[tokio::test]
+async fn every_key_of_a_workload_reaches_the_policy() {
+    let desk = Desk::new().await;
+    desk.run("image push {}/plain {R}/demo/tools:v1").await.unwrap();
+    let plain = PLAIN.replace("{R}", &desk.registry.name);
+    let more = r#"
+match = "image"
+instances = 2
+env-allow = ["HOSTNAME", "KUBERNETES_*"]
+exec = [["/bin/health", "-q"]]
+terminal = true
+seccomp = "host"
+
+[[container.volume]]
+destination = "/config"
+kind = "config-map"
+
+[pod]
+sysctl = ["net.core.somaxconn"]
+forward-ports = [8080]
+share-process-namespace = true
+"#;
+    let said = desk.write(&format!("{plain}{more}")).await.unwrap();
+    let policy = desk.policy();
+    let tools = policy.container("tools").unwrap();
+    assert_eq!(tools.instances, Rule::Only(2));
+    assert_eq!(tools.exec.only().unwrap(), &[["/bin/health", "-q"]]);
+    assert_eq!(tools.env, ["A=b"], "a terminal's variable is the guest's business");
+    assert_eq!(tools.volumes.only().unwrap()[0].kind, VolumeKind::ConfigMap);
+    assert!(policy.pod().forwards(8080) && policy.pod().allows_sysctl("net.core.somaxconn"));
+    for words in [
+        "called        by its name, and by any",
+        "at once       2",
+        "and the host's HOSTNAME, KUBERNETES_*",
+        "host runs     /bin/health -q",
+        "volume        config-map at /config, read-only: files of the host's",
+        "host may set  kernel parameters net.core.somaxconn",
+        "host reaches  TCP ports 8080",
+        "may see and signal each other's",
+        "the host's on top of it",
+    ] {
+        assert!(said.contains(words), "{words}: {said}");
+    }
+    assert!(!said.contains("DEVELOPMENT"), "{said}");
 }
 
 #[tokio::test]

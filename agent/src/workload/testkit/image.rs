@@ -132,7 +132,7 @@ pub(crate) async fn push(registry: &TestRegistry, layers: &[Layer]) -> String {
     }
     let diff_ids: Vec<_> = layers.iter().map(|layer| format!("\"{}\"", layer.diff_id)).collect();
     let config = format!(
-        "{{\"architecture\":\"amd64\",\"os\":\"linux\",\"rootfs\":{{\"type\":\"layers\",\"diff_ids\":[{}]}}}}",
+        "{{\"architecture\":\"amd64\",\"os\":\"linux\",\"config\":{{\"User\":\"nobody:65534\"}},\"rootfs\":{{\"type\":\"layers\",\"diff_ids\":[{}]}}}}",
         diff_ids.join(",")
     );
     let digest = client.push_blob(repository, Bytes::from(config.clone())).await.unwrap();

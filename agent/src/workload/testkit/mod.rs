@@ -66,8 +66,13 @@ impl PolicyText {
                  keys = [\"{MODEL_KID}\"]\nbytes = {bytes}\n"
             )
         });
+        // A policy without keys has nobody to ask for them.
+        let kbs = match model.is_some() || container.contains("image-keys") {
+            true => format!("[kbs]\nurl = \"https://127.0.0.1:1\"\nca = \"\"\"{PEM}\"\"\"\n"),
+            false => String::new(),
+        };
         let text = format!(
-            "version = 1\n[kbs]\nurl = \"https://127.0.0.1:1\"\nca = \"\"\"{PEM}\"\"\"\n\
+            "version = 1\n{kbs}\
              [[registry]]\nname = \"localhost:5000\"\nendpoint = \"http://127.0.0.1:{port}\"\n\
              [[container]]\nname = \"server\"\nimage = \"{image}\"\nargs = [\"/server\"]\nenv = []\ncwd = \"/\"\n\
              user = {{ uid = 0, gid = 0, additional-gids = [] }}\n{container}\n{}",
