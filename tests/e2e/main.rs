@@ -9,6 +9,7 @@ mod faults;
 mod fixture;
 mod launch;
 mod light;
+mod network;
 
 use std::{process::ExitCode, sync::Arc};
 
@@ -20,7 +21,7 @@ type Case = fn(&Fixture) -> anyhow::Result<()>;
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);
-    let groups: [(&str, &[(&str, Case)]); 7] = [
+    let groups: [(&str, &[(&str, Case)]); 8] = [
         ("light", light::CASES),
         ("launch", launch::CASES),
         ("denial", denial::CASES),
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
         ("broker", broker::CASES),
         ("faults", faults::CASES),
         ("config", config::CASES),
+        ("network", network::CASES),
     ];
     let cases = groups.iter().flat_map(|(group, cases)| {
         cases

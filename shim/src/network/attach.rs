@@ -160,6 +160,7 @@ fn cross(netlink: &mut Netlink, link: &Link, tap: &str) -> Result<(), NetworkErr
     for end in [link.index, index] {
         tc::remove(netlink, end).map_err(failed)?;
     }
+    let _ = link::silence(netlink, index);
     link::set_up(netlink, index, Some(link.mtu)).map_err(failed)?;
     for (from, to) in [(link.index, index), (index, link.index)] {
         tc::redirect(netlink, from, to).map_err(|source| NetworkError::Redirect {

@@ -99,6 +99,20 @@ pub(super) fn set_up(netlink: &mut Netlink, index: u32, mtu: Option<u32>) -> Res
     })
 }
 
+/// Keeps an interface that is still down from giving itself an IPv6 address, so that the namespace's own kernel says nothing
+/// on it. A kernel without IPv6 refuses, and needs it not.
+pub(super) fn silence(netlink: &mut Netlink, index: u32) -> Result<(), NetlinkError> {
+    // IFLA_AF_SPEC, of AF_INET6: IFLA_INET6_ADDR_GEN_MODE = IN6_ADDR_GEN_MODE_NONE.
+    let none = Attributes::new().bytes(8, &[1]);
+    netlink.done(Request {
+        action: "keep an interface from having an IPv6 address",
+        kind: RTM_NEWLINK,
+        flags: 0,
+        fixed: &fixed(index, 0),
+        attributes: Attributes::new().nested(26, Attributes::new().nested(10, none)),
+    })
+}
+
 /// `struct ifinfomsg` that sets the flags which are 1.
 fn fixed(index: u32, flags: u32) -> [u8; FIXED] {
     let mut bytes = [0; FIXED];

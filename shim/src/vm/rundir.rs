@@ -12,7 +12,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::network::NetNsId;
+use crate::network::{NetNsId, detach};
 use crate::process::Identity;
 use crate::vsock::GuestCid;
 
@@ -315,13 +315,17 @@ fn remove_remains(path: &Path) -> Result<(), RunDirError> {
     if !path.exists() {
         return Ok(());
     }
-    let processes = StateFile::read(path)?.map(|state| state.processes).unwrap_or_default();
-    if let Some(alive) = processes.iter().find(|process| process.is_alive()) {
+    let state = StateFile::read(path)?.unwrap_or_default();
+    if let Some(alive) = state.processes.iter().find(|process| process.is_alive()) {
         return Err(RunDirError::InUse {
             path: path.to_owned(),
             program: alive.name.clone(),
             pid: alive.pid,
         });
+    }
+    if let Some(netns) = &state.network {
+        // Best effort: it is most often the one that the new VM is connected to, which looks again.
+        let _ = detach(netns);
     }
     fs::remove_dir_all(path).map_err(|source| RunDirError::Io {
         action: "remove",

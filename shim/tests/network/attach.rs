@@ -70,6 +70,8 @@ fn packets_cross_between_the_pods_interface_and_the_tap() {
     assert_eq!(answer[28..32], [10, 88, 77, 1]);
     let links = lab.in_pod("ip -o link show cella0");
     assert!(links.contains("mtu 1400") && links.contains("UP"), "{links}");
+    let own = lab.in_pod("ip -6 address show dev cella0");
+    assert_eq!(own, "", "the namespace's own kernel would talk to the guest");
     drop(tap);
     detach(netns.id()).unwrap();
     lab.assert_untouched();
