@@ -25,7 +25,8 @@
 //! | [`task`] | the Task service, containers, stdio, events |
 //! | [`metrics`] | what is counted and timed, as Prometheus text |
 //! | [`cleanup`] | `containerd-shim-cella-v2 delete`, after the shim itself has died |
-//! | [`snapshotter`] | the second program, `cella-snapshotter`; shares no code with the rest |
+//! | [`containerd`], [`users`] | what both programs ask containerd, and how a user's name gets through it |
+//! | [`snapshotter`] | the second program, `cella-snapshotter` |
 //!
 //! # What it leaves on the host
 //!
@@ -69,6 +70,7 @@ pub mod bundle;
 pub mod cleanup;
 pub mod config;
 pub mod container_spec;
+pub mod containerd;
 pub mod initdata;
 pub mod logging;
 pub mod metrics;
@@ -82,6 +84,7 @@ pub mod shim;
 pub mod snapshotter;
 pub mod task;
 pub mod untrusted;
+pub mod users;
 pub mod vm;
 pub mod volumes;
 pub mod vsock;

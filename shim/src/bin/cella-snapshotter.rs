@@ -53,7 +53,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         let snapshotter = Snapshotter::open(&config.root)?;
         let server = Server::bind(&config.address)?;
         info!(log, "started"; "version" => env!("CARGO_PKG_VERSION"), "root" => %config.root.display());
-        server.serve(snapshotter, log.clone(), stop).await;
+        server.serve(snapshotter, &config.containerd, log.clone(), stop).await;
         info!(log, "stopped");
         Ok(())
     })

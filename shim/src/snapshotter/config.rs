@@ -15,6 +15,8 @@ pub struct Config {
     pub address: PathBuf,
     /// Folder of the record; absolute.
     pub root: PathBuf,
+    /// containerd's own socket; absolute.
+    pub containerd: PathBuf,
     /// The least severe level that is logged.
     pub log_level: Level,
 }
@@ -29,6 +31,9 @@ struct ConfigFile {
     /// Absolute path of the folder where snapshots are recorded; a few KiB for each layer, no image content. Default
     /// `/var/lib/cella/snapshotter`.
     root: Option<PathBuf>,
+    /// Absolute path of containerd's socket, asked for the users that images name; without it only common names are known.
+    /// Default `/run/containerd/containerd.sock`.
+    containerd: Option<PathBuf>,
     /// `error`, `warn`, `info` or `debug`. Default `info`.
     log_level: Option<String>,
 }
@@ -72,7 +77,8 @@ impl Config {
             .or(file.address)
             .unwrap_or_else(|| DEFAULT_ADDRESS.into());
         let root = overrides.root.or(file.root).unwrap_or_else(|| DEFAULT_ROOT.into());
-        for (key, path) in [("address", &address), ("root", &root)] {
+        let containerd = file.containerd.unwrap_or_else(|| DEFAULT_CONTAINERD.into());
+        for (key, path) in [("address", &address), ("root", &root), ("containerd", &containerd)] {
             if !path.is_absolute() {
                 return Err(ConfigError::NotAbsolute {
                     key,
@@ -97,6 +103,7 @@ impl Config {
         Ok(Self {
             address,
             root,
+            containerd,
             log_level,
         })
     }
@@ -147,6 +154,7 @@ pub enum ConfigError {
 }
 
 const DEFAULT_ADDRESS: &str = "/run/cella-snapshotter/snapshotter.sock";
+const DEFAULT_CONTAINERD: &str = "/run/containerd/containerd.sock";
 const DEFAULT_ROOT: &str = "/var/lib/cella/snapshotter";
 const MAX_ADDRESS: usize = 107;
 
@@ -167,12 +175,14 @@ mod tests {
         assert_eq!(config.address, Path::new("/run/cella-snapshotter/snapshotter.sock"));
         assert_eq!(config.root, Path::new("/var/lib/cella/snapshotter"));
         assert_eq!(config.log_level, Level::Info);
-        let config = load("address = '/a'\nroot = '/b'\nlog-level = 'debug'\n").unwrap();
+        assert_eq!(config.containerd, Path::new("/run/containerd/containerd.sock"));
+        let config = load("address = '/a'\nroot = '/b'\ncontainerd = '/c'\nlog-level = 'debug'\n").unwrap();
         assert_eq!(
             config,
             Config {
                 address: "/a".into(),
                 root: "/b".into(),
+                containerd: "/c".into(),
                 log_level: Level::Debug
             }
         );
@@ -183,6 +193,7 @@ mod tests {
         let file = ConfigFile {
             address: Some("/a".into()),
             root: Some("/b".into()),
+            containerd: None,
             log_level: None,
         };
         let overrides = Overrides {

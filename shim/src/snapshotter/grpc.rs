@@ -15,11 +15,12 @@ use tonic::server::{Grpc, ServerStreamingService, UnaryService};
 use tonic::{Code, Response, Status};
 use tonic_prost::ProstCodec;
 
+use crate::snapshotter::lookup::Lookup;
 use crate::snapshotter::proto::{
     CommitRequest, CreateRequest, Empty, Info, InfoKind, InfoResponse, KeyRequest, ListResponse, Mount, MountsResponse,
     PlainRequest, UpdateRequest, UsageResponse,
 };
-use crate::snapshotter::service::{SnapshotError, Snapshotter};
+use crate::snapshotter::service::{SnapshotError, Snapshotter, is_layer};
 use crate::snapshotter::snapshot::{self, Kind, Snapshot};
 
 type Answer = http::Response<tonic::body::Body>;
@@ -28,13 +29,15 @@ type Answer = http::Response<tonic::body::Body>;
 #[derive(Clone)]
 pub(super) struct Service {
     snapshotter: Arc<Mutex<Snapshotter>>,
+    lookup: Lookup,
     log: Logger,
 }
 
 impl Service {
-    pub(super) fn new(snapshotter: Snapshotter, log: Logger) -> Self {
+    pub(super) fn new(snapshotter: Snapshotter, lookup: Lookup, log: Logger) -> Self {
         Self {
             snapshotter: Arc::new(Mutex::new(snapshotter)),
+            lookup,
             log,
         }
     }
@@ -43,14 +46,8 @@ impl Service {
     pub(super) async fn answer(self, request: Request<Incoming>) -> Result<Answer, Infallible> {
         let call = request.uri().path().strip_prefix(PREFIX).unwrap_or_default().to_owned();
         Ok(match call.as_str() {
-            "Prepare" => {
-                self.unary(request, "Prepare", |s, r: CreateRequest| prepare(s, r, true))
-                    .await
-            }
-            "View" => {
-                self.unary(request, "View", |s, r: CreateRequest| prepare(s, r, false))
-                    .await
-            }
+            "Prepare" => self.create(request, "Prepare", true).await,
+            "View" => self.create(request, "View", false).await,
             "Mounts" => {
                 self.unary(request, "Mounts", |s, r: KeyRequest| {
                     s.mounts(&r.key).map(mounts_response)
@@ -59,7 +56,7 @@ impl Service {
             }
             "Commit" => {
                 self.unary(request, "Commit", |s, r: CommitRequest| {
-                    s.commit(&r.key).map(|()| Empty {})
+                    s.commit(&r.name, &r.key, r.labels, now_ms()).map(|()| Empty {})
                 })
                 .await
             }
@@ -96,6 +93,17 @@ impl Service {
         Grpc::new(ProstCodec::<A, Q>::default()).unary(unary, request).await
     }
 
+    async fn create(self, request: Request<Incoming>, name: &'static str, active: bool) -> Answer {
+        let create = Create {
+            service: self,
+            name,
+            active,
+        };
+        Grpc::new(ProstCodec::<MountsResponse, CreateRequest>::default())
+            .unary(create, request)
+            .await
+    }
+
     async fn list(self, request: Request<Incoming>) -> Answer {
         Grpc::new(ProstCodec::<ListResponse, PlainRequest>::default())
             .server_streaming(List(self), request)
@@ -108,7 +116,7 @@ impl Service {
         name: &'static str,
         call: impl FnOnce(&mut Snapshotter) -> Result<A, SnapshotError> + Send + 'static,
     ) -> Result<A, Status> {
-        let Self { snapshotter, log } = self;
+        let Self { snapshotter, log, .. } = self;
         let task = tokio::task::spawn_blocking(move || {
             // A panic in a call leaves the record as it was before it: a change is made on a copy.
             call(&mut snapshotter.lock().unwrap_or_else(PoisonError::into_inner))
@@ -149,6 +157,36 @@ impl<Q: Send + 'static, A: Send + 'static> UnaryService<Q> for Unary<Q, A> {
     }
 }
 
+/// `Prepare` and `View`, before which containerd is asked for names where it may look for some next.
+struct Create {
+    service: Service,
+    name: &'static str,
+    active: bool,
+}
+
+impl UnaryService<CreateRequest> for Create {
+    type Response = MountsResponse;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<MountsResponse>, Status>> + Send>>;
+
+    fn call(&mut self, request: tonic::Request<CreateRequest>) -> Self::Future {
+        let (service, name, active) = (self.service.clone(), self.name, self.active);
+        Box::pin(async move {
+            let request = request.into_inner();
+            let users = if is_layer(&request.key, &request.labels) {
+                Vec::new()
+            } else {
+                let lookup = &service.lookup;
+                lookup.users(&request.snapshotter, &request.key, &request.parent).await
+            };
+            let answer = service.run(name, move |snapshotter| {
+                snapshotter.learn(&users)?;
+                prepare(snapshotter, request, active)
+            });
+            answer.await.map(Response::new)
+        })
+    }
+}
+
 /// The one call whose answer is a stream.
 struct List(Service);
 
@@ -178,7 +216,9 @@ fn prepare(
     request: CreateRequest,
     active: bool,
 ) -> Result<MountsResponse, SnapshotError> {
-    let CreateRequest { key, parent, labels } = request;
+    let CreateRequest {
+        key, parent, labels, ..
+    } = request;
     let mounts = if active {
         snapshotter.prepare(&key, &parent, labels, now_ms())
     } else {
@@ -203,7 +243,7 @@ fn update(snapshotter: &mut Snapshotter, request: UpdateRequest) -> Result<InfoR
     })
 }
 
-/// Nothing is kept on the host, so nothing is used.
+/// Nothing is kept on the host, so nothing is used; but for a layer while it is unpacked, which nobody asks for.
 fn usage(snapshotter: &mut Snapshotter, request: KeyRequest) -> Result<UsageResponse, SnapshotError> {
     snapshotter.stat(&request.key)?;
     Ok(UsageResponse { size: 0, inodes: 0 })
@@ -279,12 +319,10 @@ fn status(error: &SnapshotError) -> Status {
             Code::InvalidArgument
         }
         SnapshotError::Commit => Code::Unimplemented,
-        SnapshotError::Committed { .. }
-        | SnapshotError::HasChildren { .. }
-        | SnapshotError::Mismatch { .. }
-        | SnapshotError::NoImage { .. }
-        | SnapshotError::Unpack => Code::FailedPrecondition,
-        SnapshotError::Store(_) => Code::Internal,
+        SnapshotError::Committed { .. } | SnapshotError::HasChildren { .. } | SnapshotError::Mismatch { .. } => {
+            Code::FailedPrecondition
+        }
+        SnapshotError::Store(_) | SnapshotError::Stub(_) | SnapshotError::Folder { .. } => Code::Internal,
     };
     Status::new(code, error.to_string())
 }

@@ -16,7 +16,14 @@ impl ImageName {
     /// When a label is missing or is no reference and digest.
     pub fn from_labels(labels: &BTreeMap<String, String>) -> Result<Self, ImageLabelError> {
         let label = |name: &'static str| labels.get(name).ok_or(ImageLabelError::Missing { name });
-        let (reference, digest) = (label(IMAGE_REF)?, label(MANIFEST_DIGEST)?);
+        Self::new(label(IMAGE_REF)?, label(MANIFEST_DIGEST)?)
+    }
+
+    /// The image in the repository of `reference` that has the manifest `digest`.
+    ///
+    /// # Errors
+    /// When one of them is none.
+    pub fn new(reference: &str, digest: &str) -> Result<Self, ImageLabelError> {
         let repository = repository(reference);
         if !is_repository(repository) {
             return Err(ImageLabelError::Reference);
@@ -69,10 +76,10 @@ pub enum ImageLabelError {
         name: &'static str,
     },
     /// Not a reference of at most 512 characters that references have.
-    #[error("the label {IMAGE_REF} is not an image reference")]
+    #[error("not an image reference")]
     Reference,
     /// Not `sha256:` and 64 lower-case hex digits.
-    #[error("the label {MANIFEST_DIGEST} is not a sha256 digest")]
+    #[error("not a sha256 digest")]
     Digest,
 }
 

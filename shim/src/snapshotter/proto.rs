@@ -6,9 +6,12 @@ use std::collections::BTreeMap;
 
 use prost_types::{FieldMask, Timestamp};
 
-/// `PrepareSnapshotRequest`, `ViewSnapshotRequest`. Field 1, the snapshotter's name, is always ours.
+/// `PrepareSnapshotRequest`, `ViewSnapshotRequest`.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct CreateRequest {
+    /// What containerd calls this snapshotter.
+    #[prost(string, tag = "1")]
+    pub(super) snapshotter: String,
     #[prost(string, tag = "2")]
     pub(super) key: String,
     #[prost(string, tag = "3")]
@@ -27,8 +30,12 @@ pub(super) struct KeyRequest {
 /// `CommitSnapshotRequest`.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct CommitRequest {
+    #[prost(string, tag = "2")]
+    pub(super) name: String,
     #[prost(string, tag = "3")]
     pub(super) key: String,
+    #[prost(btree_map = "string, string", tag = "4")]
+    pub(super) labels: BTreeMap<String, String>,
 }
 
 /// `UpdateSnapshotRequest`.

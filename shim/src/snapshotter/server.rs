@@ -21,6 +21,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::snapshotter::grpc::Service;
+use crate::snapshotter::lookup::Lookup;
 use crate::snapshotter::service::Snapshotter;
 
 /// A socket that is listened on. Dropping it removes the file.
@@ -73,9 +74,11 @@ impl Server {
         Ok(Self { listener, socket })
     }
 
-    /// Serves until `stop` is ready and the calls in progress are answered, for which they have 5 seconds.
-    pub async fn serve(self, snapshotter: Snapshotter, log: Logger, stop: impl Future<Output = ()>) {
-        let service = Service::new(snapshotter, log.clone());
+    /// Serves until `stop` is ready and the calls in progress are answered, for which they have 5 seconds. `containerd` is
+    /// containerd's own socket.
+    pub async fn serve(self, snapshotter: Snapshotter, containerd: &Path, log: Logger, stop: impl Future<Output = ()>) {
+        let lookup = Lookup::new(containerd, log.clone());
+        let service = Service::new(snapshotter, lookup, log.clone());
         let (graceful, places) = (GracefulShutdown::new(), Arc::new(Semaphore::new(MAX_CONNECTIONS)));
         let mut connections = JoinSet::new();
         let mut stop = pin::pin!(stop);

@@ -1,39 +1,45 @@
 //! The snapshotter's logic: what each call of containerd does to the record, and what it answers.
 use std::collections::BTreeMap;
+use std::io;
 use std::path::{Path, PathBuf};
-use std::{fs, io};
 
-use crate::snapshotter::image::{ImageLabelError, ImageName};
+use sha2::{Digest, Sha256};
+
+use crate::snapshotter::folders::Folders;
+use crate::snapshotter::image::ImageName;
 use crate::snapshotter::snapshot::{Kind, Mount, Snapshot};
 use crate::snapshotter::store::{State, Store, StoreError};
+use crate::snapshotter::stub::{Stub, StubError};
 
 /// A snapshotter over one root folder. Every call is short; one that changes something waits for the disk.
 pub struct Snapshotter {
     store: Store,
-    empty: PathBuf,
+    stub: Stub,
+    folders: Folders,
 }
 
 impl Snapshotter {
-    /// Opens the record in `root` and makes the empty folder that all mounts have for their source.
+    /// Opens the record in `root`, the folder that all containers have for their root, and the one that layers are unpacked in.
     ///
     /// # Errors
-    /// As [`Store::open`], and when the empty folder cannot be made or is not empty.
+    /// As [`Store::open`], and when one of the folders cannot be made or is damaged.
     pub fn open(root: &Path) -> Result<Self, OpenError> {
         let store = Store::open(root)?;
-        let empty = root.join("empty");
-        let failed = |source| OpenError::Empty {
-            path: empty.clone(),
-            source,
-        };
-        match fs::create_dir(&empty) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(failed(error)),
-            _ => {}
-        }
-        if fs::read_dir(&empty).map_err(failed)?.next().is_some() {
-            return Err(OpenError::NotEmpty { path: empty });
-        }
-        fs::set_permissions(&empty, std::os::unix::fs::PermissionsExt::from_mode(0o555)).map_err(failed)?;
-        Ok(Self { store, empty })
+        let stub = Stub::open(root)?;
+        let unpack = root.join("unpack");
+        let open = store.state().snapshots.iter();
+        let open = open.filter(|(name, snapshot)| snapshot.kind == Kind::Active && is_extraction(name));
+        let folders = Folders::open(&unpack, open.map(|(name, _)| name.as_str()));
+        let folders = folders.map_err(|source| OpenError::Unpack { path: unpack, source })?;
+        Ok(Self { store, stub, folders })
+    }
+
+    /// Adds the names in each `User` of an image's configuration to those that containerd finds.
+    ///
+    /// # Errors
+    /// When they cannot be written.
+    pub fn learn(&mut self, users: &[String]) -> Result<(), SnapshotError> {
+        Ok(self.stub.learn(users)?)
     }
 
     /// `Prepare`: a layer of an image that is being pulled, or the root of a container.
@@ -51,12 +57,14 @@ impl Snapshotter {
         now_ms: u64,
     ) -> Result<Vec<Mount>, SnapshotError> {
         if let Some(chain) = labels.get(SNAPSHOT_REF).cloned() {
-            let image = ImageName::from_labels(&labels).map_err(|why| SnapshotError::NoImage { why })?;
+            // Without these labels the shim asks containerd which image it is.
+            let image = ImageName::from_labels(&labels).ok();
             self.keep_layer(&chain, parent, labels, image, now_ms)?;
             return Err(SnapshotError::LayerKept { chain });
         }
         if is_extraction(key) {
-            return Err(SnapshotError::Unpack);
+            self.check_new(key)?;
+            self.folders.make(key).map_err(SnapshotError::folder(key))?;
         }
         self.create(Kind::Active, key, parent, labels, now_ms)
     }
@@ -82,18 +90,38 @@ impl Snapshotter {
     pub fn mounts(&self, key: &str) -> Result<Vec<Mount>, SnapshotError> {
         let snapshot = self.stat(key)?;
         match snapshot.kind {
-            Kind::Active | Kind::View => Ok(self.mount_on(snapshot.parent.as_deref())),
+            Kind::Active | Kind::View => Ok(self.mount(key, snapshot.kind, snapshot.parent.as_deref())),
             Kind::Committed => Err(SnapshotError::Committed { name: key.to_owned() }),
         }
     }
 
-    /// `Commit`: always refused, because what a container writes never leaves its guest.
+    /// `Commit`: of a layer that containerd has unpacked, whose content is thrown away.
     ///
     /// # Errors
-    /// Always.
-    pub fn commit(&self, key: &str) -> Result<(), SnapshotError> {
-        self.stat(key)?;
-        Err(SnapshotError::Commit)
+    /// For a container's root, because what a container writes never leaves its guest; for names that are unknown or taken.
+    pub fn commit(
+        &mut self,
+        name: &str,
+        key: &str,
+        labels: BTreeMap<String, String>,
+        now_ms: u64,
+    ) -> Result<(), SnapshotError> {
+        let snapshot = self.stat(key)?;
+        if snapshot.kind != Kind::Active || !is_extraction(key) {
+            return Err(SnapshotError::Commit);
+        }
+        if name.is_empty() {
+            return Err(SnapshotError::NoName);
+        }
+        self.check_new(name)?;
+        let parent = snapshot.parent.clone();
+        self.store.update(|state| {
+            state.snapshots.remove(key);
+            let layer = Snapshot::new(Kind::Committed, parent, labels, now_ms);
+            state.snapshots.insert(name.to_owned(), layer);
+            Ok::<_, SnapshotError>(())
+        })?;
+        self.folders.close(key).map_err(SnapshotError::folder(key))
     }
 
     /// `Remove`.
@@ -113,7 +141,8 @@ impl Snapshotter {
                 Some(_) => Ok(()),
                 None => Err(SnapshotError::NotFound { name: key.to_owned() }),
             }
-        })
+        })?;
+        self.folders.close(key).map_err(SnapshotError::folder(key))
     }
 
     /// `Stat`.
@@ -177,21 +206,22 @@ impl Snapshotter {
         chain: &str,
         parent: &str,
         labels: BTreeMap<String, String>,
-        image: ImageName,
+        image: Option<ImageName>,
         now_ms: u64,
     ) -> Result<(), SnapshotError> {
         self.store.update(|state| {
             let parent = committed_parent(state, parent)?;
+            let name = layer_name(state, chain, parent.as_deref());
             let layer = state
                 .snapshots
-                .entry(chain.to_owned())
+                .entry(name)
                 .or_insert_with(|| Snapshot::new(Kind::Committed, parent.clone(), labels, now_ms));
             if layer.kind != Kind::Committed || layer.parent != parent {
                 return Err(SnapshotError::Mismatch {
                     chain: chain.to_owned(),
                 });
             }
-            layer.remember(image);
+            image.into_iter().for_each(|image| layer.remember(image));
             layer.updated_ms = now_ms;
             Ok(())
         })
@@ -208,21 +238,33 @@ impl Snapshotter {
         if key.is_empty() {
             return Err(SnapshotError::NoName);
         }
+        self.check_new(key)?;
         let parent = self.store.update(|state| {
-            if state.snapshots.contains_key(key) {
-                return Err(SnapshotError::Exists { name: key.to_owned() });
-            }
             let parent = committed_parent(state, parent)?;
             state
                 .snapshots
                 .insert(key.to_owned(), Snapshot::new(kind, parent.clone(), labels, now_ms));
-            Ok(parent)
+            Ok::<_, SnapshotError>(parent)
         })?;
-        Ok(self.mount_on(parent.as_deref()))
+        Ok(self.mount(key, kind, parent.as_deref()))
     }
 
-    /// The empty folder, with the images that the parent was asked for as options for the shim.
-    fn mount_on(&self, parent: Option<&str>) -> Vec<Mount> {
+    fn check_new(&self, name: &str) -> Result<(), SnapshotError> {
+        if self.store.state().snapshots.contains_key(name) {
+            return Err(SnapshotError::Exists { name: name.to_owned() });
+        }
+        Ok(())
+    }
+
+    /// The stub, with the images that the parent was asked for as options for the shim; or the folder to unpack in.
+    fn mount(&self, key: &str, kind: Kind, parent: Option<&str>) -> Vec<Mount> {
+        if kind == Kind::Active && is_extraction(key) {
+            return vec![Mount {
+                fs_type: "bind".to_owned(),
+                source: self.folders.path(key).to_string_lossy().into_owned(),
+                options: vec!["rbind".to_owned(), "rw".to_owned()],
+            }];
+        }
         let snapshots = &self.store.state().snapshots;
         let images = parent
             .and_then(|parent| snapshots.get(parent))
@@ -231,7 +273,7 @@ impl Snapshotter {
         options.extend(images.iter().map(|image| format!("{IMAGE_OPTION}{image}")));
         vec![Mount {
             fs_type: "bind".to_owned(),
-            source: self.empty.to_string_lossy().into_owned(),
+            source: self.stub.path().to_string_lossy().into_owned(),
             options,
         }]
     }
@@ -244,20 +286,17 @@ pub enum OpenError {
     /// The record cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The folder for mounts cannot be made.
-    #[error("the empty folder {path}")]
-    Empty {
+    /// The containers' root on the host cannot be used.
+    #[error(transparent)]
+    Stub(#[from] StubError),
+    /// The folder that layers are unpacked in cannot be used.
+    #[error("the folder that layers are unpacked in, {path}")]
+    Unpack {
         /// The folder.
         path: PathBuf,
         /// What the system says.
         #[source]
         source: io::Error,
-    },
-    /// Somebody put something into it.
-    #[error("{path} must be empty, it is what containers get for a root on the host: remove what is in it")]
-    NotEmpty {
-        /// The folder.
-        path: PathBuf,
     },
 }
 
@@ -301,8 +340,8 @@ pub enum SnapshotError {
         /// The name.
         name: String,
     },
-    /// The chain id is recorded on another parent, or is no layer.
-    #[error("layer {chain} is recorded with another parent: remove the image and pull it again")]
+    /// The chain id is recorded on other parents.
+    #[error("layer {chain} is recorded with other parents: remove the image and pull it again")]
     Mismatch {
         /// Its chain id.
         chain: String,
@@ -319,27 +358,40 @@ pub enum SnapshotError {
     /// A container's root was to be made a layer.
     #[error("what a container writes stays in its guest and cannot be committed on the host")]
     Commit,
-    /// containerd does not say which image a layer belongs to.
-    #[error(
-        "containerd does not tell which image this layer belongs to: {why}. Let it: for Kubernetes set \
-         disable_snapshot_annotations = false in [plugins.'io.containerd.cri.v1.images'], for ctr set \
-         enable_remote_snapshot_annotations = \"true\" in [proxy_plugins.<name>.exports]; then pull again"
-    )]
-    NoImage {
-        /// Which label is wanting.
-        why: ImageLabelError,
+    /// A layer cannot be unpacked.
+    #[error("the folder that {key} is unpacked in")]
+    Folder {
+        /// containerd's key.
+        key: String,
+        /// What the system says.
+        #[source]
+        source: io::Error,
     },
-    /// A layer that containerd already has was to be unpacked here.
-    #[error(
-        "cella-snapshotter does not unpack layers on the host, and containerd has this image without it. Remove the image \
-         and pull it with this snapshotter (ctr images pull: not with --local), with disable_snapshot_annotations = false in \
-         [plugins.'io.containerd.cri.v1.images'] (Kubernetes) or enable_remote_snapshot_annotations = \"true\" in \
-         [proxy_plugins.<name>.exports] (ctr)"
-    )]
-    Unpack,
+    /// The users' names could not be written.
+    #[error(transparent)]
+    Stub(#[from] StubError),
     /// The change could not be recorded.
     #[error("the change could not be recorded")]
     Store(#[from] StoreError),
+}
+
+impl SnapshotError {
+    fn folder(key: &str) -> impl FnOnce(io::Error) -> Self {
+        let key = key.to_owned();
+        move |source| Self::Folder { key, source }
+    }
+}
+
+/// What the layer `chain` on `parent` is called: its chain id, unless that is recorded on another parent. Parents of one chain
+/// differ where one namespace has pulled a layer that another has unpacked. containerd finds a layer by its label.
+fn layer_name(state: &State, chain: &str, parent: Option<&str>) -> String {
+    match state.snapshots.get(chain) {
+        Some(layer) if layer.kind != Kind::Committed || layer.parent.as_deref() != parent => {
+            let hash = hex::encode(Sha256::digest(parent.unwrap_or_default()));
+            format!("{chain}+{}", hash.get(..16).unwrap_or(&hash))
+        }
+        _ => chain.to_owned(),
+    }
 }
 
 fn committed_parent(state: &State, parent: &str) -> Result<Option<String>, SnapshotError> {
@@ -355,6 +407,11 @@ fn committed_parent(state: &State, parent: &str) -> Result<Option<String>, Snaps
             name: parent.to_owned(),
         }),
     }
+}
+
+/// Whether a snapshot that is to be made is one of an image's layers, rather than a container's root.
+pub(crate) fn is_layer(key: &str, labels: &BTreeMap<String, String>) -> bool {
+    labels.contains_key(SNAPSHOT_REF) || is_extraction(key)
 }
 
 /// Whether a key is one under which containerd unpacks: `[<namespace>/<number>/]extract-<unique> <chain id>`.

@@ -30,7 +30,12 @@ impl Fixture {
         let server = Server::bind(&folder.path().join("run/s.sock")).unwrap();
         let (stop, stopped) = oneshot::channel();
         let log = Logger::root(slog::Discard, slog::o!());
-        let server = tokio::spawn(server.serve(snapshotter, log, async move { drop(stopped.await) }));
+        let server = tokio::spawn(async move {
+            let nobody = Path::new("/nonexistent/containerd.sock");
+            server
+                .serve(snapshotter, nobody, log, async move { drop(stopped.await) })
+                .await;
+        });
         Self { folder, stop, server }
     }
 
@@ -112,6 +117,7 @@ impl Client {
 
 fn create(key: &str, parent: &str, labels: BTreeMap<String, String>) -> CreateRequest {
     CreateRequest {
+        snapshotter: "cella".to_owned(),
         key: key.to_owned(),
         parent: parent.to_owned(),
         labels,
@@ -247,21 +253,52 @@ async fn refusals_have_the_code_that_containerd_acts_upon() {
         assert_eq!(refused.unwrap_err().code(), code, "{name} {parent}");
     }
     let commit = client
-        .call::<Empty>("Commit", &CommitRequest { key: "c".to_owned() })
+        .call::<Empty>(
+            "Commit",
+            &CommitRequest {
+                name: "n".to_owned(),
+                key: "c".to_owned(),
+                labels: BTreeMap::new(),
+            },
+        )
         .await
         .unwrap_err();
     assert_eq!(commit.code(), Code::Unimplemented);
     let mut labels = layer_labels();
     labels.remove("containerd.io/snapshot/cri.image-ref");
-    for labels in [labels, BTreeMap::new()] {
-        let create = create("default/7/extract-1-x c", "", labels);
-        let refused = client.call::<MountsResponse>("Prepare", &create).await.unwrap_err();
-        assert_eq!(refused.code(), Code::FailedPrecondition);
-        assert!(
-            refused.message().contains("disable_snapshot_annotations = false"),
-            "{refused}"
-        );
-    }
+    let kept = client
+        .call::<MountsResponse>("Prepare", &create("default/7/extract-1-x c", "", labels))
+        .await;
+    assert_eq!(kept.unwrap_err().code(), Code::AlreadyExists);
+    fixture.stop().await;
+}
+
+#[tokio::test]
+async fn an_image_of_another_snapshotter_is_unpacked_into_nothing() {
+    let fixture = Fixture::new();
+    let mut client = fixture.connect().await;
+    let (extraction, layer) = (format!("k8s.io/8/extract-1-x {LAYER}"), format!("k8s.io/9/{LAYER}"));
+    let mounts: MountsResponse = client
+        .call("Prepare", &create(&extraction, "", BTreeMap::new()))
+        .await
+        .unwrap();
+    let folder = PathBuf::from(&mounts.mounts[0].source);
+    std::fs::write(folder.join("file"), "layer").unwrap();
+    let commit = CommitRequest {
+        name: layer.clone(),
+        key: extraction.clone(),
+        labels: BTreeMap::new(),
+    };
+    client.call::<Empty>("Commit", &commit).await.unwrap();
+    assert!(!folder.exists());
+    let usage: UsageResponse = client.call("Usage", &key(&layer)).await.unwrap();
+    assert_eq!((usage.size, usage.inodes), (0, 0));
+    let root: MountsResponse = client
+        .call("Prepare", &create("k8s.io/10/c", &layer, BTreeMap::new()))
+        .await
+        .unwrap();
+    let passwd = std::fs::read_to_string(Path::new(&root.mounts[0].source).join("etc/passwd")).unwrap();
+    assert!(passwd.contains("\nnobody:x:"), "{passwd}");
     fixture.stop().await;
 }
 

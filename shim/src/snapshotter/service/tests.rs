@@ -1,4 +1,6 @@
 //! Calls as containerd makes them.
+use std::fs;
+
 use super::*;
 
 const DIGEST: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b85";
@@ -76,16 +78,20 @@ fn a_pull_and_a_container() {
     );
 
     let mounts = fixture.snapshotter.prepare("k8s.io/2/c1", LAYER_2, none(), 2).unwrap();
-    let empty = fixture.folder.path().join("empty");
+    let root = fixture.folder.path().join("rootfs");
     assert_eq!(
         mounts,
         [Mount {
             fs_type: "bind".to_owned(),
-            source: empty.to_str().unwrap().to_owned(),
+            source: root.to_str().unwrap().to_owned(),
             options: vec!["rbind".to_owned(), "ro".to_owned(), option(1)],
         }]
     );
-    assert_eq!(fs::read_dir(&empty).unwrap().count(), 0);
+    let there: Vec<_> = fs::read_dir(&root)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    assert_eq!(there, ["etc"]);
     assert_eq!(fixture.snapshotter.mounts("k8s.io/2/c1").unwrap(), mounts);
     assert_eq!(
         fixture.snapshotter.view("k8s.io/3/v", LAYER_2, none(), 2).unwrap(),
@@ -129,28 +135,106 @@ fn images_are_remembered_most_recent_first_each_once_and_at_most_eight() {
 }
 
 #[test]
-fn a_layer_without_its_image_says_what_to_configure() {
+fn a_layer_without_its_image_is_kept_all_the_same() {
     let mut fixture = Fixture::new();
-    let key = format!("default/1/extract-1-x {LAYER_1}");
     let mut labels = layer_labels(1, LAYER_1);
     labels.remove("containerd.io/snapshot/cri.manifest-digest");
-    let error = fixture.snapshotter.prepare(&key, "", labels, 1).unwrap_err();
-    assert!(matches!(error, SnapshotError::NoImage { .. }));
-    for word in [
-        "disable_snapshot_annotations = false",
-        "enable_remote_snapshot_annotations = \"true\"",
-    ] {
-        assert!(error.to_string().contains(word), "{error}");
-    }
-    for key in [key, format!("extract-1-x {LAYER_1}")] {
-        let error = fixture.snapshotter.prepare(&key, "", none(), 1).unwrap_err();
-        assert!(matches!(error, SnapshotError::Unpack), "{error}");
-    }
-    assert_eq!(fixture.snapshotter.list().count(), 0);
+    let kept = fixture.snapshotter.prepare(&extraction(LAYER_1), "", labels, 1);
+    assert!(matches!(kept, Err(SnapshotError::LayerKept { .. })));
+    fixture.snapshotter.prepare("c", LAYER_1, none(), 1).unwrap();
+    assert_eq!(fixture.options("c"), ["rbind", "ro"], "the shim asks containerd");
+}
+
+fn extraction(layer: &str) -> String {
+    format!("default/1/extract-1-x {layer}")
+}
+
+#[test]
+fn a_layer_that_containerd_unpacks_is_thrown_away() {
+    let mut fixture = Fixture::new();
+    let (key, name) = (extraction(LAYER_1), format!("default/2/{LAYER_1}"));
+    let mount = fixture.snapshotter.prepare(&key, "", none(), 1).unwrap().remove(0);
+    assert_eq!(mount.options, ["rbind", "rw"]);
+    let folder = PathBuf::from(&mount.source);
+    fs::write(folder.join("file"), "layer").unwrap();
+    assert_eq!(fixture.snapshotter.mounts(&key).unwrap(), [mount]);
+    assert!(matches!(
+        fixture.snapshotter.prepare(&key, "", none(), 1),
+        Err(SnapshotError::Exists { .. })
+    ));
+    assert!(folder.join("file").exists());
+
+    // It goes on after a restart.
+    let mut fixture = fixture.reopen();
+    assert!(folder.join("file").exists());
+    fixture.snapshotter.commit(&name, &key, none(), 2).unwrap();
+    assert!(!folder.exists());
+    assert_eq!(fixture.snapshotter.stat(&name).unwrap().kind, Kind::Committed);
+    assert!(matches!(
+        fixture.snapshotter.stat(&key),
+        Err(SnapshotError::NotFound { .. })
+    ));
+    fixture.snapshotter.prepare("c", &name, none(), 3).unwrap();
+    assert_eq!(fixture.options("c"), ["rbind", "ro"]);
+
+    // Given up half-way.
+    let key = extraction(LAYER_2);
+    let folder = PathBuf::from(
+        fixture
+            .snapshotter
+            .prepare(&key, &name, none(), 4)
+            .unwrap()
+            .remove(0)
+            .source,
+    );
+    assert!(matches!(
+        fixture.snapshotter.commit(&name, &key, none(), 4),
+        Err(SnapshotError::Exists { .. })
+    ));
+    fixture.snapshotter.remove(&key).unwrap();
+    assert!(!folder.exists());
+    // A container that just sounds like it.
     fixture
         .snapshotter
         .prepare("default/1/extract-me", "", none(), 1)
         .unwrap();
+    assert_eq!(fixture.options("default/1/extract-me"), ["rbind", "ro"]);
+}
+
+#[test]
+fn one_chain_may_stand_on_a_pulled_and_on_an_unpacked_layer() {
+    let mut fixture = Fixture::new();
+    fixture.pull(1, &[LAYER_1, LAYER_2]);
+    let (key, unpacked) = (extraction(LAYER_1), format!("default/2/{LAYER_1}"));
+    fixture.snapshotter.prepare(&key, "", none(), 1).unwrap();
+    fixture.snapshotter.commit(&unpacked, &key, none(), 1).unwrap();
+    for _ in 0..2 {
+        let kept = fixture.snapshotter.prepare("x", &unpacked, layer_labels(2, LAYER_2), 1);
+        assert!(matches!(kept, Err(SnapshotError::LayerKept { .. })));
+    }
+    let on = |parent: &str| {
+        let mut all = fixture.snapshotter.list();
+        let found = all.find(|(_, layer)| layer.parent.as_deref() == Some(parent)).unwrap();
+        (
+            found.0.to_owned(),
+            found.1.labels[SNAPSHOT_REF].clone(),
+            found.1.images.len(),
+        )
+    };
+    assert_eq!(on(LAYER_1), (LAYER_2.to_owned(), LAYER_2.to_owned(), 1));
+    let (name, label, images) = on(&unpacked);
+    assert!(name.starts_with(&format!("{LAYER_2}+")), "{name}");
+    assert_eq!((label.as_str(), images), (LAYER_2, 1));
+    assert_eq!(fixture.snapshotter.list().count(), 4);
+}
+
+#[test]
+fn users_that_images_name_are_there_for_containerd() {
+    let mut fixture = Fixture::new();
+    fixture.snapshotter.learn(&["zoe:zgroup".to_owned()]).unwrap();
+    let etc = fixture.folder.path().join("rootfs/etc");
+    assert!(fs::read_to_string(etc.join("passwd")).unwrap().contains("\nzoe:x:"));
+    assert!(fs::read_to_string(etc.join("group")).unwrap().contains("\nzgroup:x:"));
 }
 
 #[test]
@@ -188,22 +272,20 @@ fn names_and_parents_are_checked() {
         snapshotter.mounts(LAYER_1),
         Err(SnapshotError::Committed { .. })
     ));
-    assert!(matches!(snapshotter.commit("c"), Err(SnapshotError::Commit)));
-    assert!(matches!(snapshotter.commit("d"), Err(SnapshotError::NotFound { .. })));
+    for key in ["c", LAYER_1] {
+        assert!(matches!(
+            snapshotter.commit("n", key, none(), 1),
+            Err(SnapshotError::Commit)
+        ));
+    }
+    assert!(matches!(
+        snapshotter.commit("n", "d", none(), 1),
+        Err(SnapshotError::NotFound { .. })
+    ));
     let labels = layer_labels(1, LAYER_2);
     assert!(matches!(
         snapshotter.prepare("x", "nobody", labels, 1),
         Err(SnapshotError::NotFound { .. })
-    ));
-    let labels = layer_labels(1, LAYER_1);
-    assert!(matches!(
-        snapshotter.prepare("x", LAYER_1, labels, 1),
-        Err(SnapshotError::Mismatch { .. })
-    ));
-    let labels = layer_labels(1, "c");
-    assert!(matches!(
-        snapshotter.prepare("x", LAYER_1, labels, 1),
-        Err(SnapshotError::Mismatch { .. })
     ));
 }
 
@@ -267,23 +349,5 @@ fn labels_are_replaced_set_and_removed() {
     assert!(matches!(
         snapshotter.update("d", &none(), &[], 9),
         Err(SnapshotError::NotFound { .. })
-    ));
-}
-
-#[test]
-fn a_folder_that_is_not_empty_is_refused() {
-    let fixture = Fixture::new();
-    let path = fixture.folder.path().join("empty/x");
-    fs::set_permissions(
-        path.parent().unwrap(),
-        std::os::unix::fs::PermissionsExt::from_mode(0o755),
-    )
-    .unwrap();
-    fs::write(path, b"").unwrap();
-    let Fixture { folder, snapshotter } = fixture;
-    drop(snapshotter);
-    assert!(matches!(
-        Snapshotter::open(folder.path()),
-        Err(OpenError::NotEmpty { .. })
     ));
 }
