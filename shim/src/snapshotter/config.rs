@@ -28,7 +28,8 @@ struct ConfigFile {
     /// Absolute path of the Unix socket; the same as `address` of `[proxy_plugins.cella]` in containerd's
     /// configuration. Default `/run/cella-snapshotter/snapshotter.sock`.
     address: Option<PathBuf>,
-    /// Absolute path of the folder where snapshots are recorded; a few KiB for each layer, no image content. Default
+    /// Absolute path of the folder where snapshots are recorded: a few KiB for each layer, no image content but for a layer
+    /// that containerd is unpacking. Default
     /// `/var/lib/cella/snapshotter`.
     root: Option<PathBuf>,
     /// Absolute path of containerd's socket, asked for the users that images name; without it only common names are known.
