@@ -1,8 +1,7 @@
-//! Sets a [`NetworkPlan`]: finds interfaces by hardware address, then address, netmask, up, routes, in that order.
+//! Sets a [`NetworkPlan`]: finds interfaces by hardware address, then up, addresses, neighbours, and at last routes.
 
 use std::{
     fs, io,
-    net::IpAddr,
     path::{Path, PathBuf},
 };
 
@@ -10,33 +9,35 @@ use nix::errno::Errno;
 
 use super::{
     ioctl::Control,
+    netlink::Netlink,
     plan::{InterfacePlan, NetworkPlan},
 };
 
 /// Sets the network of this guest. Blocks for milliseconds.
 pub fn apply(plan: &NetworkPlan) -> Result<(), NetworkError> {
-    let control = Control::open().map_err(|source| NetworkError::Set {
-        what: "opening a socket",
-        on: String::new(),
+    let failed = |source| NetworkError::Set {
+        what: "opening",
+        on: "a socket".to_owned(),
         source,
-    })?;
+    };
+    let control = Control::open().map_err(failed)?;
+    let mut netlink = Netlink::open().map_err(failed)?;
     for interface in &plan.interfaces {
-        set_interface(&control, interface)?;
+        set_interface(&control, &mut netlink, interface)?;
     }
     for route in &plan.routes {
-        match control.add_route(route) {
-            // The kernel made it with the address, or an earlier, interrupted request did.
-            Ok(()) | Err(Errno::EEXIST) => {}
-            Err(source) => {
-                let to = &route.destination;
-                let on = format!("{}/{} by {}", to.address, to.prefix, route.interface);
-                return Err(NetworkError::Set {
-                    what: "adding a route",
-                    on,
-                    source,
-                });
+        // Of two routes to one destination the first counts; the kernel made some with the addresses.
+        let added = control
+            .index(&route.interface)
+            .and_then(|index| netlink.add_route(index, route));
+        added.map_err(|source| {
+            let to = &route.destination;
+            NetworkError::Set {
+                what: "adding a route",
+                on: format!("{}/{} by {}", to.address, to.prefix, route.interface),
+                source,
             }
-        }
+        })?;
     }
     Ok(())
 }
@@ -85,7 +86,7 @@ pub enum NetworkError {
     },
 }
 
-fn set_interface(control: &Control, plan: &InterfacePlan) -> Result<(), NetworkError> {
+fn set_interface(control: &Control, netlink: &mut Netlink, plan: &InterfacePlan) -> Result<(), NetworkError> {
     let name = plan.name.as_str();
     let failed = |what: &'static str| {
         move |source| NetworkError::Set {
@@ -106,12 +107,16 @@ fn set_interface(control: &Control, plan: &InterfacePlan) -> Result<(), NetworkE
         control.set_mtu(name, mtu).map_err(failed("setting the MTU of"))?;
     }
     control.up(name).map_err(failed("bringing up"))?;
+    let index = control.index(name).map_err(failed("finding"))?;
     for address in &plan.addresses {
-        match address.address {
-            IpAddr::V4(v4) => control.add_ipv4(name, v4, address.prefix),
-            IpAddr::V6(v6) => control.add_ipv6(name, v6, address.prefix),
-        }
-        .map_err(failed("adding an address to"))?;
+        netlink
+            .add_address(index, address)
+            .map_err(failed("adding an address to"))?;
+    }
+    for neighbour in &plan.neighbours {
+        netlink
+            .add_neighbour(index, neighbour)
+            .map_err(failed("adding a neighbour to"))?;
     }
     Ok(())
 }

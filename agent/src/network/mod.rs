@@ -5,7 +5,8 @@
 
 mod apply;
 mod ioctl;
+mod netlink;
 mod plan;
 
 pub use apply::{NetworkError, apply, bring_up_loopback};
-pub use plan::{AddressPlan, InterfacePlan, NetworkPlan, PlanError, RoutePlan};
+pub use plan::{AddressPlan, InterfacePlan, Neighbour, NetworkPlan, PlanError, RoutePlan};

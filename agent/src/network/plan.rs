@@ -4,6 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use cella_protos::agent::{ConfigureNetworkRequest, Interface, Route};
 
+use crate::volume::text::{is_domain, is_resolver_option};
+
 /// A network that can be set.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NetworkPlan {
@@ -13,6 +15,10 @@ pub struct NetworkPlan {
     pub routes: Vec<RoutePlan>,
     /// Name servers, at most three, which is what a C library looks at.
     pub name_servers: Vec<IpAddr>,
+    /// Domains that short names are looked for in.
+    pub search_domains: Vec<String>,
+    /// Words for the resolver, such as `ndots:5`.
+    pub resolver_options: Vec<String>,
     /// The pod's host name; empty = none given.
     pub hostname: String,
 }
@@ -28,6 +34,17 @@ pub struct InterfacePlan {
     pub addresses: Vec<AddressPlan>,
     /// Its MTU; `None` = as it is.
     pub mtu: Option<u16>,
+    /// Neighbours that need not answer.
+    pub neighbours: Vec<Neighbour>,
+}
+
+/// Somebody on the link whose hardware address is known beforehand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Neighbour {
+    /// Its address.
+    pub address: IpAddr,
+    /// Where frames to it go.
+    pub hardware_address: [u8; 6],
 }
 
 /// An address with the length of its network prefix.
@@ -57,6 +74,8 @@ impl NetworkPlan {
             ("interfaces", request.interfaces.len()),
             ("routes", request.routes.len()),
             ("name servers", request.name_servers.len()),
+            ("search domains", request.search_domains.len()),
+            ("resolver options", request.resolver_options.len()),
         ] {
             if count > MAX_ITEMS {
                 return Err(PlanError::TooMany { what, count });
@@ -81,16 +100,22 @@ impl NetworkPlan {
             interfaces,
             routes,
             name_servers: name_servers.collect::<Result<_, _>>()?,
+            search_domains: words(&request.search_domains, "search domain", |word| word == "." || is_domain(word))?,
+            resolver_options: words(&request.resolver_options, "resolver option", is_resolver_option)?,
             hostname: hostname(&request.hostname)?,
         })
     }
 
     /// `/etc/resolv.conf`.
     pub fn resolv_conf(&self) -> String {
-        self.name_servers
-            .iter()
-            .map(|server| format!("nameserver {server}\n"))
-            .collect()
+        let line = |keyword: &str, words: &[String]| match words {
+            [] => String::new(),
+            words => format!("{keyword} {}\n", words.join(" ")),
+        };
+        let servers = self.name_servers.iter().map(|server| format!("nameserver {server}\n"));
+        let mut text = line("search", &self.search_domains);
+        text.extend(servers);
+        text + &line("options", &self.resolver_options)
     }
 
     /// `/etc/hosts` for something that is called `hostname`.
@@ -153,6 +178,14 @@ pub enum PlanError {
         /// What was given.
         mtu: u32,
     },
+    /// Not a word that may stand in a resolv.conf.
+    #[error("{text} is not a {what}")]
+    Resolver {
+        /// What it should be.
+        what: &'static str,
+        /// What was given.
+        text: String,
+    },
     /// Not a host name.
     #[error("{name} is not a host name")]
     Hostname {
@@ -171,11 +204,13 @@ fn interface(given: &Interface) -> Result<InterfacePlan, PlanError> {
                 .ok_or(PlanError::Mtu { mtu })?,
         ),
     };
-    if given.addresses.len() > MAX_ITEMS {
-        return Err(PlanError::TooMany {
-            what: "addresses",
-            count: given.addresses.len(),
-        });
+    for (what, count) in [
+        ("addresses", given.addresses.len()),
+        ("neighbours", given.neighbours.len()),
+    ] {
+        if count > MAX_ITEMS {
+            return Err(PlanError::TooMany { what, count });
+        }
     }
     Ok(InterfacePlan {
         name: interface_name(&given.name)?,
@@ -186,7 +221,32 @@ fn interface(given: &Interface) -> Result<InterfacePlan, PlanError> {
             .map(|text| cidr(text))
             .collect::<Result<_, _>>()?,
         mtu,
+        neighbours: given
+            .neighbours
+            .iter()
+            .map(|text| neighbour(text))
+            .collect::<Result<_, _>>()?,
     })
+}
+
+/// `10.0.0.1 02:00:00:00:00:01`.
+fn neighbour(text: &str) -> Result<Neighbour, PlanError> {
+    let (ip, hardware) = text.split_once(' ').ok_or_else(|| PlanError::Address { text: shown(text) })?;
+    Ok(Neighbour {
+        address: address(ip)?,
+        hardware_address: hardware_address(hardware)?,
+    })
+}
+
+/// Words of a resolv.conf, each of the right form.
+fn words(given: &[String], what: &'static str, is_good: fn(&str) -> bool) -> Result<Vec<String>, PlanError> {
+    match given.iter().find(|word| !is_good(word)) {
+        Some(word) => Err(PlanError::Resolver {
+            what,
+            text: shown(word),
+        }),
+        None => Ok(given.to_vec()),
+    }
 }
 
 fn route(given: &Route) -> Result<RoutePlan, PlanError> {
@@ -278,7 +338,7 @@ fn shown(text: &str) -> String {
     format!("{cut:?}")
 }
 
-/// Interfaces, routes, name servers, addresses of an interface.
+/// Interfaces, routes, name servers, search domains and options; addresses and neighbours of an interface.
 const MAX_ITEMS: usize = 32;
 
 const MAX_NAME_SERVERS: usize = 3;
@@ -318,6 +378,43 @@ mod tests {
             NetworkPlan::parse(&ConfigureNetworkRequest::new()),
             Ok(NetworkPlan::default())
         );
+    }
+
+    #[test]
+    fn names_are_looked_for_as_the_pod_says() {
+        let mut request = request();
+        request.search_domains = vec!["default.svc.cluster.local".into(), ".".into()];
+        request.resolver_options = vec!["ndots:5".into(), "edns0".into()];
+        assert_eq!(
+            NetworkPlan::parse(&request).unwrap().resolv_conf(),
+            "search default.svc.cluster.local .\nnameserver 10.0.2.3\noptions ndots:5 edns0\n"
+        );
+        for bad in ["a b", "a\nnameserver 6.6.6.6", "", "a/b"] {
+            request.search_domains = vec![bad.into()];
+            let error = NetworkPlan::parse(&request).unwrap_err();
+            assert!(matches!(error, PlanError::Resolver { what: "search domain", .. }), "{bad:?}");
+        }
+        request.search_domains.clear();
+        request.resolver_options = vec!["ndots:5\nnameserver 6.6.6.6".into()];
+        assert!(matches!(NetworkPlan::parse(&request), Err(PlanError::Resolver { .. })));
+    }
+
+    #[test]
+    fn neighbours_have_both_addresses() {
+        let mut request = request();
+        request.interfaces[0].neighbours = vec!["169.254.1.1 ee:ee:ee:ee:ee:ee".into()];
+        let plan = NetworkPlan::parse(&request).unwrap();
+        assert_eq!(
+            plan.interfaces[0].neighbours,
+            [Neighbour {
+                address: "169.254.1.1".parse().unwrap(),
+                hardware_address: [0xee; 6]
+            }]
+        );
+        for bad in ["169.254.1.1", "x ee:ee:ee:ee:ee:ee", "169.254.1.1  ee:ee:ee:ee:ee:ee", ""] {
+            request.interfaces[0].neighbours = vec![bad.into()];
+            assert!(NetworkPlan::parse(&request).is_err(), "{bad:?}");
+        }
     }
 
     #[test]
