@@ -19,9 +19,10 @@ use cella_attest::Evidence;
 use cella_policy::{Policy, initdata::digests};
 use cella_protos::{
     agent::{
-        ConfigureNetworkRequest, ContainerSpec, CreateContainerRequest, DeleteContainerRequest, HelloRequest,
-        Interface, ListProcessesRequest, ShutdownRequest, SignalContainerRequest, StartContainerRequest, StatusRequest,
-        User, WaitContainerRequest,
+        ConfigureNetworkRequest, ContainerSpec, ContainerStatsRequest, CreateContainerRequest, DeleteContainerRequest,
+        FreezeContainerRequest, HelloRequest, Interface, ListProcessesRequest, NextEventRequest, PutVolumeRequest,
+        ShutdownRequest, SignalContainerRequest, StartContainerRequest, StatusRequest, UpdateContainerRequest, User,
+        VolumeFile, WaitContainerRequest,
     },
     agent_ttrpc::{Agent, AgentClient, create_agent},
 };
@@ -291,4 +292,116 @@ async fn a_model_that_does_not_fit_leaves_the_guest_up_to_say_so() {
     assert!(message.contains("1024 MiB") && message.contains("512 MiB"), "{message}");
     let still_up = tokio::time::timeout(std::time::Duration::from_millis(50), host.end.notified()).await;
     assert!(still_up.is_err());
+}
+
+#[tokio::test]
+async fn t1_what_is_denied_becomes_an_event() {
+    let host = serving(&Machine::new()).await;
+    let waiting = {
+        let client = host.client.clone();
+        tokio::spawn(async move { client.next_event(context(), &NextEventRequest::new()).await })
+    };
+    let volume = PutVolumeRequest {
+        name: "settings".into(),
+        kind: "config-map".into(),
+        ..Default::default()
+    };
+    let (code, message) = refused(host.client.put_volume(context(), &volume).await);
+    assert_eq!(code, Code::PERMISSION_DENIED);
+    assert!(
+        message.starts_with("policy denies") && message.contains("config-map"),
+        "{message}"
+    );
+    let event = waiting.await.unwrap().unwrap();
+    assert_eq!((event.number, event.kind.as_str(), event.lost), (1, "denied", 0));
+    assert_eq!(event.text, message);
+
+    let mut request = allowed();
+    request.name = "other".into();
+    refused(host.client.create_container(context(), &request).await);
+    let after = NextEventRequest {
+        after: 1,
+        ..Default::default()
+    };
+    let event = host.client.next_event(context(), &after).await.unwrap();
+    assert_eq!((event.number, event.container.as_str()), (2, "c1"));
+
+    let sysctl = ConfigureNetworkRequest {
+        sysctl: [("net.core.somaxconn".to_owned(), "1".to_owned())].into(),
+        ..Default::default()
+    };
+    let (code, message) = refused(host.client.configure_network(context(), &sysctl).await);
+    assert_eq!(code, Code::PERMISSION_DENIED, "{message}");
+}
+
+#[tokio::test]
+async fn t10_volumes_limits_and_parameters_have_a_form() {
+    let host = serving(&Machine::new()).await;
+    for (name, kind, path) in [
+        ("../v", "hosts", ""),
+        ("v", "host-path", ""),
+        ("v", "hosts", "a"),
+        ("v", "secret", "../a"),
+    ] {
+        let volume = PutVolumeRequest {
+            name: name.into(),
+            kind: kind.into(),
+            files: vec![VolumeFile {
+                path: path.into(),
+                ..Default::default()
+            }],
+            ..Default::default()
+        };
+        let (code, message) = refused(host.client.put_volume(context(), &volume).await);
+        assert_eq!(code, Code::INVALID_ARGUMENT, "{message}");
+    }
+    let sysctl = ConfigureNetworkRequest {
+        sysctl: [("kernel.core_pattern".to_owned(), "|/x".to_owned())].into(),
+        ..Default::default()
+    };
+    let (code, _) = refused(host.client.configure_network(context(), &sysctl).await);
+    assert_eq!(code, Code::INVALID_ARGUMENT);
+    let mut request = allowed();
+    request
+        .spec
+        .mut_or_insert_default()
+        .resources
+        .mut_or_insert_default()
+        .cpuset_cpus = "x".into();
+    let (code, _) = refused(host.client.create_container(context(), &request).await);
+    assert_eq!(code, Code::INVALID_ARGUMENT);
+}
+
+#[tokio::test]
+async fn what_is_not_there_or_does_not_run_cannot_be_measured_or_changed() {
+    let host = serving(&Machine::new()).await;
+    let stats = ContainerStatsRequest {
+        id: "c1".into(),
+        ..Default::default()
+    };
+    let freeze = FreezeContainerRequest {
+        id: "c1".into(),
+        frozen: true,
+        ..Default::default()
+    };
+    let update = UpdateContainerRequest {
+        id: "c1".into(),
+        ..Default::default()
+    };
+    assert_eq!(
+        refused(host.client.container_stats(context(), &stats).await).0,
+        Code::NOT_FOUND
+    );
+    host.client.create_container(context(), &allowed()).await.unwrap();
+    for code in [
+        refused(host.client.container_stats(context(), &stats).await).0,
+        refused(host.client.freeze_container(context(), &freeze).await).0,
+        refused(host.client.update_container(context(), &update).await).0,
+    ] {
+        assert_eq!(code, Code::FAILED_PRECONDITION);
+    }
+    host.client
+        .container_stats(context(), &ContainerStatsRequest::new())
+        .await
+        .unwrap();
 }

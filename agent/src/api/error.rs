@@ -9,6 +9,7 @@ use crate::{
     container::{ContainerError, IdError, LimitError},
     launch::{HostSeccompError, LaunchError},
     network::{NetworkError, PlanError},
+    pod::{NamespaceError, PodError, SysctlError},
     volume::VolumeError,
     workload::{Blame, WorkloadError},
 };
@@ -49,6 +50,9 @@ pub enum ApiError {
     /// A network that could not be set.
     #[error("{0}")]
     Network(#[source] NetworkError),
+    /// A pod that could not be made ready.
+    #[error("{0}")]
+    Pod(#[source] PodError),
     /// A second ConfigureNetwork.
     #[error("the network is configured already")]
     NetworkTwice,
@@ -85,6 +89,7 @@ fn code(error: &ApiError) -> Code {
         }
         ApiError::Limits(error) => limit_code(error),
         ApiError::Volume(error) => volume_code(error),
+        ApiError::Pod(error) => pod_code(error),
         ApiError::NetworkTwice | ApiError::NoNetwork => Code::FAILED_PRECONDITION,
         ApiError::Network(NetworkError::NoDevice { .. }) => Code::NOT_FOUND,
         ApiError::Network(_) | ApiError::Interrupted => Code::INTERNAL,
@@ -107,6 +112,8 @@ fn container_code(error: &ContainerError) -> Code {
         ContainerError::Launch(_) => Code::FAILED_PRECONDITION,
         ContainerError::Workload(error) => workload_code(error),
         ContainerError::Limit(error) => limit_code(error),
+        ContainerError::Volume(error) => volume_code(error),
+        ContainerError::Pod(error) => pod_code(error),
         ContainerError::NoGroup { .. } => Code::UNIMPLEMENTED,
         ContainerError::Cgroup(_)
         | ContainerError::Pipe { .. }
@@ -119,6 +126,15 @@ fn limit_code(error: &LimitError) -> Code {
     match error {
         LimitError::Machine { .. } => Code::RESOURCE_EXHAUSTED,
         _ => Code::INVALID_ARGUMENT,
+    }
+}
+
+fn pod_code(error: &PodError) -> Code {
+    match error {
+        PodError::Twice | PodError::Sysctl(SysctlError::Set { .. }) => Code::FAILED_PRECONDITION,
+        PodError::Namespaces(NamespaceError::Sysctl(_)) => Code::FAILED_PRECONDITION,
+        PodError::Sysctl(_) => Code::INVALID_ARGUMENT,
+        _ => Code::INTERNAL,
     }
 }
 

@@ -13,7 +13,7 @@ mod status;
 
 use std::{sync::Arc, time::Duration};
 
-use cella_protos::{AGENT_PORT, STREAM_PORT, agent_ttrpc};
+use cella_protos::{AGENT_PORT, FORWARD_PORT, STREAM_PORT, agent_ttrpc};
 use slog::{Logger, info};
 use tokio::sync::Notify;
 use tokio_vsock::{VMADDR_CID_ANY, VsockAddr, VsockListener};
@@ -26,6 +26,7 @@ pub use service::AgentService;
 use crate::{
     boot::{BootError, BootInfo},
     container::Containers,
+    forward::{self, Forwarder},
     stage::StageLog,
     stream,
 };
@@ -57,6 +58,11 @@ pub async fn serve(outcome: Outcome, log: Logger) -> Result<(), ServeError> {
             let listener =
                 VsockListener::bind(VsockAddr::new(VMADDR_CID_ANY, STREAM_PORT)).map_err(ServeError::Streams)?;
             tokio::spawn(stream::listen(listener, containers.streams().clone()));
+            let listener =
+                VsockListener::bind(VsockAddr::new(VMADDR_CID_ANY, FORWARD_PORT)).map_err(ServeError::Forwarding)?;
+            let events = containers.pod().events().clone();
+            let forwarder = Forwarder::new(boot.policy.pod().clone(), events, log.clone());
+            tokio::spawn(forward::listen(listener, forwarder));
             let service = AgentService::new(boot, containers, stages, Arc::clone(&end), log.clone());
             (Arc::new(service), None)
         }
@@ -92,6 +98,9 @@ pub enum ServeError {
     /// The streams' port.
     #[error("opening vsock port {STREAM_PORT} failed")]
     Streams(#[source] std::io::Error),
+    /// The forwarded ports' port.
+    #[error("opening vsock port {FORWARD_PORT} failed")]
+    Forwarding(#[source] std::io::Error),
 }
 
 /// How long a guest that will not serve waits to be asked why.

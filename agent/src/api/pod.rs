@@ -1,21 +1,64 @@
-//! What the host asks of the pod rather than of one process: volumes, limits, statistics, events.
+//! What the host asks of the pod rather than of one process: its network, volumes, limits, statistics, events.
 
+use std::{fs, sync::Arc};
+
+use cella_policy::{
+    Policy,
+    check::{check_pod, check_volume},
+};
 use cella_protos::agent::{
-    ContainerStatsRequest, ContainerStatsResponse, CpuStats, FreezeContainerRequest, IoStats, MemoryStats,
-    NetworkStats, NextEventRequest, NextEventResponse, PutVolumeRequest, UpdateContainerRequest,
+    ConfigureNetworkRequest, ContainerStatsRequest, ContainerStatsResponse, CpuStats, FreezeContainerRequest, IoStats,
+    MemoryStats, NetworkStats, NextEventRequest, NextEventResponse, PutVolumeRequest, UpdateContainerRequest,
 };
 use protobuf::MessageField;
 
 use super::{ApiError, service::id};
 use crate::{
     container::{Containers, CpuUse, IoUse, Limits, Machine, MemoryUse, NetworkUse, Stats},
-    pod::{Event, Pod},
+    network::{self, NetworkError, NetworkPlan},
+    pod::{self, Event, Pod, PodError, Sysctl},
     volume::{Content, VolumeName},
 };
 
-pub(super) async fn put_volume(pod: &Pod, request: PutVolumeRequest) -> Result<(), ApiError> {
+/// Sets the guest's network, then the pod's host name and kernel parameters, in which the network's may be.
+pub(super) async fn set_network(
+    policy: &Policy,
+    pod: &Pod,
+    request: &ConfigureNetworkRequest,
+) -> Result<Arc<NetworkPlan>, ApiError> {
+    let given = request.sysctl.clone().into_iter().collect();
+    let sysctls = Sysctl::parse(&given).map_err(|error| ApiError::Pod(PodError::Sysctl(error)))?;
+    check_pod(policy, &given).map_err(ApiError::Denied)?;
+    let plan = Arc::new(NetworkPlan::parse(request).map_err(ApiError::NetworkPlan)?);
+    let (to_set, pod) = (Arc::clone(&plan), pod.clone());
+    let set = move || {
+        set(&to_set).map_err(ApiError::Network)?;
+        pod::set_defaults().map_err(|error| ApiError::Pod(PodError::Sysctl(error)))?;
+        pod.found(&to_set.hostname, &sysctls).map_err(ApiError::Pod)
+    };
+    tokio::task::spawn_blocking(set)
+        .await
+        .map_err(|_| ApiError::Interrupted)??;
+    Ok(plan)
+}
+
+/// Interfaces and routes, and the files by which the agent itself finds registries and key broker.
+fn set(plan: &NetworkPlan) -> Result<(), NetworkError> {
+    network::bring_up_loopback()?;
+    network::apply(plan)?;
+    for (path, content) in [
+        ("/etc/resolv.conf", plan.resolv_conf()),
+        ("/etc/hosts", plan.hosts(&plan.hostname)),
+    ] {
+        fs::write(path, content).map_err(|source| NetworkError::File { path, source })?;
+    }
+    Ok(())
+}
+
+pub(super) async fn put_volume(policy: &Policy, pod: &Pod, request: PutVolumeRequest) -> Result<(), ApiError> {
     let name: VolumeName = request.name.parse().map_err(ApiError::Volume)?;
     let (kind, content) = Content::parse(request).map_err(ApiError::Volume)?;
+    check_volume(policy, kind).map_err(ApiError::Denied)?;
     let volumes = pod.volumes().clone();
     tokio::task::spawn_blocking(move || volumes.put(&name, kind, content))
         .await

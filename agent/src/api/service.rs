@@ -1,7 +1,6 @@
 //! The API of a guest that serves a pod.
 
 use std::{
-    fs,
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -19,7 +18,6 @@ use cella_protos::{
     },
     agent_ttrpc::Agent,
 };
-use nix::unistd::sethostname;
 use slog::{Logger, info, warn};
 use tokio::sync::Notify;
 use ttrpc::asynchronous::TtrpcContext;
@@ -28,7 +26,7 @@ use super::{ApiError, convert, one_line, pod, status};
 use crate::{
     boot::BootInfo,
     container::{ContainerId, Containers, Creation, Ended, ExecCreation, Limits, Machine, ProcessId, StreamNumbers},
-    network::{self, NetworkError, NetworkPlan},
+    network::NetworkPlan,
     pod::EventKind,
     stage::StageLog,
     workload::Workload,
@@ -64,12 +62,7 @@ impl AgentService {
         if self.network.get().is_some() {
             return Err(ApiError::NetworkTwice);
         }
-        let plan = Arc::new(NetworkPlan::parse(request).map_err(ApiError::NetworkPlan)?);
-        let to_set = Arc::clone(&plan);
-        tokio::task::spawn_blocking(move || set(&to_set))
-            .await
-            .map_err(|_| ApiError::Interrupted)?
-            .map_err(ApiError::Network)?;
+        let plan = pod::set_network(&self.boot.policy, self.containers.pod(), request).await?;
         info!(self.log, "network configured"; "interfaces" => plan.interfaces.len());
         let workload = Workload::start(Arc::clone(&self.boot), self.stages.clone(), self.log.clone());
         self.network.set((plan, workload)).map_err(|_| ApiError::NetworkTwice)
@@ -77,8 +70,7 @@ impl AgentService {
 
     fn create(&self, request: &CreateContainerRequest) -> Result<CreateContainerResponse, ApiError> {
         let id = id(&request.id)?;
-        // The pod has no volumes yet.
-        let asked = convert::container_request(request, |_| None);
+        let asked = convert::container_request(request, |name| self.containers.pod().volumes().kind(name));
         let admission = check_container(&self.boot.policy, &asked).map_err(ApiError::Denied)?;
         if !admission.image_offered {
             warn!(self.log, "the host offered other images: the policy's runs"; "container" => &admission.policy.name,
@@ -126,6 +118,14 @@ impl AgentService {
             pid,
             ..Default::default()
         })
+    }
+
+    /// The container's termination message, for the end of its first process.
+    fn last_words(&self, id: &ProcessId) -> Vec<u8> {
+        match &id.exec {
+            None => self.containers.last_words(&id.container),
+            Some(_) => Vec::new(),
+        }
     }
 
     async fn end(&self) {
@@ -217,7 +217,10 @@ impl Agent for AgentService {
         request: WaitContainerRequest,
     ) -> ttrpc::Result<WaitContainerResponse> {
         let ended = match process_id(&request.id, &request.exec_id) {
-            Ok(id) => self.containers.wait(&id).await.map_err(ApiError::Container),
+            Ok(id) => {
+                let ended = self.containers.wait(&id).await.map_err(ApiError::Container);
+                ended.map(|ended| (ended, self.last_words(&id)))
+            }
             Err(error) => Err(error),
         };
         self.answer("WaitContainer", ended.map(exit_message))
@@ -256,7 +259,7 @@ impl Agent for AgentService {
     }
 
     async fn put_volume(&self, _: &TtrpcContext, request: PutVolumeRequest) -> ttrpc::Result<Empty> {
-        let put = pod::put_volume(self.containers.pod(), request).await;
+        let put = pod::put_volume(&self.boot.policy, self.containers.pod(), request).await;
         self.answer("PutVolume", put.map(|()| Empty::new()))
     }
 
@@ -270,7 +273,11 @@ impl Agent for AgentService {
         request: DeleteContainerRequest,
     ) -> ttrpc::Result<WaitContainerResponse> {
         let deleted = match process_id(&request.id, &request.exec_id) {
-            Ok(id) => self.containers.delete(&id).await.map_err(ApiError::Container),
+            Ok(id) => {
+                let words = self.last_words(&id);
+                let ended = self.containers.delete(&id).await.map_err(ApiError::Container);
+                ended.map(|ended| (ended, words))
+            }
             Err(error) => Err(error),
         };
         self.answer("DeleteContainer", deleted.map(exit_message))
@@ -339,38 +346,15 @@ fn pipes_message(numbers: StreamNumbers) -> CreateContainerResponse {
     }
 }
 
-fn exit_message(ended: Ended) -> WaitContainerResponse {
+fn exit_message((ended, termination_message): (Ended, Vec<u8>)) -> WaitContainerResponse {
     let since = ended.exit.at.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     WaitContainerResponse {
         exit_status: ended.exit.status,
         exited_at_unix_ns: i64::try_from(since.as_nanos()).unwrap_or(0),
         out_of_memory: ended.out_of_memory,
+        termination_message,
         ..Default::default()
     }
-}
-
-/// Sets the guest's network and its files.
-fn set(plan: &NetworkPlan) -> Result<(), NetworkError> {
-    network::bring_up_loopback()?;
-    network::apply(plan)?;
-    let hostname = if plan.hostname.is_empty() {
-        "cella"
-    } else {
-        plan.hostname.as_str()
-    };
-    let failed = |source| NetworkError::Set {
-        what: "setting the host name to",
-        on: hostname.to_owned(),
-        source,
-    };
-    sethostname(hostname).map_err(failed)?;
-    for (path, content) in [
-        ("/etc/resolv.conf", plan.resolv_conf()),
-        ("/etc/hosts", plan.hosts(hostname)),
-    ] {
-        fs::write(path, content).map_err(|source| NetworkError::File { path, source })?;
-    }
-    Ok(())
 }
 
 /// Characters of an id in an event.

@@ -5,6 +5,8 @@ use std::io;
 use super::{CgroupError, ContainerId, LimitError, ProcessId};
 use crate::{
     launch::{LaunchError, PlanError},
+    pod::PodError,
+    volume::VolumeError,
     workload::WorkloadError,
 };
 
@@ -111,6 +113,12 @@ pub enum ContainerError {
         /// The id.
         id: ContainerId,
     },
+    /// A volume that is not there or cannot be made.
+    #[error("{0}")]
+    Volume(#[source] VolumeError),
+    /// What it shares with the pod's other containers could not be made.
+    #[error("{0}")]
+    Pod(#[source] PodError),
     /// Limits that it cannot have.
     #[error("{0}")]
     Limit(#[source] LimitError),

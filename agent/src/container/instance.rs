@@ -3,11 +3,12 @@
 use std::{
     collections::BTreeMap,
     fs, io,
+    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
 use cella_policy::{
-    ContainerPolicy, Rule,
+    ContainerPolicy, Rule, Stdio,
     check::{Admission, AdmittedProcess},
 };
 use slog::{info, warn};
@@ -18,12 +19,13 @@ use super::{
     pipes,
     prepare::{self, Parts, Rights},
     process::{Beginning, Process, ProcessState},
-    resources,
+    resources, volumes,
 };
 use crate::{
-    launch::{ExecPlan, LaunchError, Launched, Order},
+    launch::{ExecPlan, LaunchError, Launched, MaskPlan, MountPlan, Order},
     network::NetworkPlan,
     stage::StageName,
+    volume::LastWords,
 };
 
 /// One container.
@@ -35,6 +37,12 @@ pub(super) struct Instance {
     rights: Rights,
     readonly_rootfs: bool,
     hostname: String,
+    shared_pid: bool,
+    volumes: Vec<MountPlan>,
+    masks: MaskPlan,
+    devices: Vec<PathBuf>,
+    /// Where its programs leave their last words, if they may.
+    last_words: Option<LastWords>,
     /// Whom the image runs as, once there is an image.
     image_user: OnceLock<String>,
     cgroup: Option<Cgroup>,
@@ -78,7 +86,13 @@ impl Instance {
             process,
             readonly_rootfs,
             hostname,
+            volumes,
             privileged,
+            shared_pid,
+            masked,
+            masked_paths,
+            readonly_paths,
+            devices,
             ..
         } = admission;
         let rights = Rights {
@@ -86,6 +100,7 @@ impl Instance {
             ambient: matches!(policy.capabilities, Rule::Only(_)) && !privileged,
             host_seccomp,
         };
+        let (volumes, last_words) = volumes::sources(&setting.pod, &id, &volumes)?;
         setting.make_bundle(&id)?;
         let group = setting.cgroups.as_ref().map(|root| root.group(&id, &limits));
         let cgroup = group.transpose().map_err(ContainerError::Cgroup)?;
@@ -106,6 +121,15 @@ impl Instance {
             rights,
             readonly_rootfs,
             hostname,
+            shared_pid,
+            volumes,
+            masks: MaskPlan {
+                nothing: !masked,
+                masked: masked_paths.into_iter().map(PathBuf::from).collect(),
+                readonly: readonly_paths.into_iter().map(PathBuf::from).collect(),
+            },
+            devices: devices.into_iter().map(PathBuf::from).collect(),
+            last_words,
             image_user: OnceLock::new(),
             cgroup,
             execs: Mutex::default(),
@@ -316,6 +340,17 @@ impl Instance {
             Ok(()) = beginning.cancelled => return Err(self.killed(&self.first)),
         };
         let _ = self.image_user.set(rootfs.user.clone());
+        let ground = self.setting.pod.common_ground().map_err(ContainerError::Pod)?;
+        let process_namespace = match self.shared_pid {
+            true => Some(
+                self.setting
+                    .pod
+                    .process_namespace()
+                    .await
+                    .map_err(ContainerError::Pod)?,
+            ),
+            false => None,
+        };
         let stage = self.setting.stages.begin(StageName::Start, name);
         let parts = Parts {
             id: &self.id,
@@ -329,6 +364,11 @@ impl Instance {
             models,
             network,
             cgroup: self.cgroup.as_ref(),
+            ground,
+            process_namespace,
+            volumes: &self.volumes,
+            masks: &self.masks,
+            devices: &self.devices,
         };
         let launched = match prepare::plan(parts, &self.setting) {
             Ok(plan) => {
@@ -374,6 +414,14 @@ impl Instance {
     fn killed(&self, process: &Process) -> ContainerError {
         ContainerError::Killed {
             process: process.id().clone(),
+        }
+    }
+
+    /// What its programs have left to be told, where the policy lets anything out.
+    pub(super) fn last_words(&self) -> Vec<u8> {
+        match &self.last_words {
+            Some(words) if self.policy.stdio == Stdio::Allow => words.read(),
+            _ => Vec::new(),
         }
     }
 

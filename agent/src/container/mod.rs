@@ -20,6 +20,7 @@ mod pipes;
 mod prepare;
 mod process;
 mod resources;
+mod volumes;
 
 use std::{
     collections::BTreeMap,
@@ -241,6 +242,11 @@ impl Containers {
     /// Where their pipes are offered.
     pub fn streams(&self) -> &Streams {
         &self.setting.streams
+    }
+
+    /// What the programs of a container have left to be told; nothing when it is gone.
+    pub fn last_words(&self, id: &ContainerId) -> Vec<u8> {
+        self.find(id).map(|instance| instance.last_words()).unwrap_or_default()
     }
 
     /// What they share.

@@ -94,6 +94,8 @@ async fn serve(log: Logger) -> Result<(), Failure> {
 fn setting(log: &Logger, stages: &StageLog, reaper: Reaper) -> Result<Setting, Failure> {
     let meminfo = std::fs::read_to_string("/proc/meminfo")?;
     let total_mib = boot::total_memory(&meminfo).unwrap_or(0) >> 20;
+    let program = Path::new("/proc/self/exe");
+    let pod = Pod::new("/run/cella/pod".into(), program.to_owned(), reaper.clone());
     Ok(Setting {
         state_dir: "/run/cella/containers".into(),
         launcher: Launcher::new("/proc/self/exe", reaper.clone()),
@@ -101,7 +103,7 @@ fn setting(log: &Logger, stages: &StageLog, reaper: Reaper) -> Result<Setting, F
         writable_mib: (total_mib / 4).max(16),
         streams: Streams::new(log.clone()),
         reaper,
-        pod: Pod::new("/run/cella/pod".into()),
+        pod,
         stages: stages.clone(),
         log: log.clone(),
     })

@@ -14,19 +14,20 @@ use std::{
 
 use nix::{
     errno::Errno,
-    sched::{CloneFlags, setns, unshare},
+    sched::{CloneFlags, setns},
     sys::{
         prctl,
         stat::{Mode, umask},
     },
-    unistd::{ForkResult, fork, sethostname},
+    unistd::{ForkResult, fork},
 };
 
 use super::{
-    HOST_FD, LaunchPlan, MAX_PLAN, Order, PLAN_FD, ProcessPlan, REPORT_FD, StepError, process,
+    HOST_FD, LaunchPlan, MAX_PLAN, Order, PLAN_FD, ProcessPlan, REPORT_FD, StepError, namespaces, process,
     report::{self, Report},
     rootfs,
     terminal::Terminal,
+    users,
 };
 
 /// The launcher's whole life: for `main`, when `argv[0]` is [`super::LAUNCHER_NAME`].
@@ -57,14 +58,16 @@ fn launch(order: fs::File, reports: &mut UnixStream) -> Result<(), StepError> {
     if let Some(cgroup) = cgroup {
         join(cgroup)?;
     }
-    let mut namespaces =
-        CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWUTS | CloneFlags::CLONE_NEWIPC;
-    if cgroup.is_some() {
-        namespaces |= CloneFlags::CLONE_NEWCGROUP;
-    }
     match &order {
-        Order::Container(_) => unshare(namespaces).map_err(StepError::at("unshare", "namespaces"))?,
+        Order::Container(plan) => namespaces::enter(plan)?,
         Order::Exec(_) => {
+            let mut namespaces = CloneFlags::CLONE_NEWPID
+                | CloneFlags::CLONE_NEWNS
+                | CloneFlags::CLONE_NEWUTS
+                | CloneFlags::CLONE_NEWIPC;
+            if cgroup.is_some() {
+                namespaces |= CloneFlags::CLONE_NEWCGROUP;
+            }
             let host = host().ok_or_else(|| StepError::at("find", "the container")(Errno::EBADF))?;
             setns(host, namespaces).map_err(StepError::at("join", "the container's namespaces"))?;
         }
@@ -88,13 +91,14 @@ fn launch(order: fs::File, reports: &mut UnixStream) -> Result<(), StepError> {
 /// Process 1 of the container, up to `exec`.
 fn container(plan: &LaunchPlan, reports: &mut UnixStream) -> Result<(), StepError> {
     umask(Mode::empty());
-    sethostname(&plan.hostname).map_err(StepError::at("set host name", plan.hostname.as_str()))?;
+    namespaces::set_name(plan)?;
     rootfs::enter(plan)?;
     process(&plan.process, true, reports)
 }
 
 /// A process whose namespaces and root are right.
 fn process(plan: &ProcessPlan, is_first: bool, reports: &mut UnixStream) -> Result<(), StepError> {
+    let plan = &users::resolve(plan)?;
     let terminal = plan.terminal.map(|size| Terminal::make(plan, size)).transpose()?;
     if let Some(terminal) = &terminal {
         if is_first {

@@ -1,14 +1,17 @@
 //! The container's `/dev`: a tmpfs with the seven harmless nodes, pseudo-terminals, shared memory and queues.
 
-use std::{os::fd::AsFd, path::Path};
+use std::{
+    os::fd::{AsFd, OwnedFd},
+    path::Path,
+};
 
 use nix::{
     errno::Errno,
-    sys::stat::{Mode, SFlag, makedev, mknodat},
+    sys::stat::{Mode, SFlag, makedev, mknodat, stat},
     unistd::symlinkat,
 };
 
-use super::StepError;
+use super::{StepError, resolve};
 
 /// Makes the nodes and links in an empty directory that is or will be `/dev`. The process's umask must be 0.
 pub(super) fn populate(dev: impl AsFd) -> Result<(), StepError> {
@@ -27,6 +30,25 @@ pub(super) fn populate(dev: impl AsFd) -> Result<(), StepError> {
         symlinkat(target, dev, name).map_err(StepError::at("link", format!("/dev/{name}")))?;
     }
     Ok(())
+}
+
+/// Makes a node like the guest's own of that path, which the container's root is not yet in the way of.
+pub(super) fn copy(root: &OwnedFd, path: &Path) -> Result<(), StepError> {
+    let step = |errno| StepError::at("make", path.to_string_lossy())(errno);
+    let found = stat(path).map_err(step)?;
+    let kind = SFlag::from_bits_truncate(found.st_mode & libc::S_IFMT);
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(step(Errno::EINVAL));
+    };
+    if !matches!(kind, SFlag::S_IFCHR | SFlag::S_IFBLK) {
+        return Err(step(Errno::ENODEV));
+    }
+    let dir = resolve::make_dir(root, parent).map_err(step)?;
+    match mknodat(&dir, name, kind, Mode::from_bits_truncate(found.st_mode), found.st_rdev) {
+        // One of the harmless ones.
+        Ok(()) | Err(Errno::EEXIST) => Ok(()),
+        Err(errno) => Err(step(errno)),
+    }
 }
 
 /// Whether `errno` says that a path is not there.

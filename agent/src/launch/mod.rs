@@ -6,7 +6,7 @@
 //! ```text
 //! agent              launcher                        container's process 1
 //!   │ spawn ───────────▶ joins the cgroup
-//!   │                    unshare(pid mnt uts ipc cgroup)
+//!   │                    joins the pod's namespaces, makes its own
 //!   │                    fork ───────────────────────▶ mounts, pivot_root
 //!   │ ◀── "pid 42" ───── waits                         limits, user, capabilities
 //!   │ registers 42                                     no_new_privs, seccomp
@@ -26,6 +26,8 @@ pub mod capabilities;
 pub mod child;
 mod device;
 mod host_seccomp;
+pub mod init;
+mod namespaces;
 pub mod plan;
 mod process;
 mod report;
@@ -38,14 +40,21 @@ mod step;
 mod syscall_names;
 mod syscalls;
 mod terminal;
+mod users;
 
 pub use host_seccomp::{HostSeccomp, HostSeccompError};
-pub use plan::{ExecPlan, LaunchPlan, MountPlan, Order, PlanError, ProcessPlan, RlimitPlan, SeccompPlan, TerminalSize};
+pub use plan::{
+    ExecPlan, LaunchPlan, MaskPlan, MountPlan, NamespacePlan, Order, PlanError, ProcessPlan, RlimitPlan, SeccompPlan,
+    TerminalSize,
+};
 pub use spawn::{Launched, Launcher, Stdio};
 pub use step::{LaunchError, StepError};
 
 /// `argv[0]` that makes the binary a launcher.
 pub const LAUNCHER_NAME: &str = "cella-launch";
+
+/// `argv[0]` that makes the binary the init of a process namespace that containers share.
+pub const INIT_NAME: &str = "cella-init";
 
 /// Descriptor of the launcher that holds the plan.
 const PLAN_FD: i32 = 3;

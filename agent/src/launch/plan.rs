@@ -46,12 +46,44 @@ pub struct LaunchPlan {
     pub mounts: Vec<MountPlan>,
     /// Files that the agent writes into the root, such as `/etc/resolv.conf`: path and content.
     pub files: Vec<(PathBuf, String)>,
-    /// Host name in the container's UTS namespace.
+    /// The pod's namespaces that it joins.
+    pub namespaces: NamespacePlan,
+    /// What is hidden or made read-only, and what is not.
+    pub masks: MaskPlan,
+    /// Device nodes of the guest's that it gets besides the harmless ones; below `/dev`.
+    pub devices: Vec<PathBuf>,
+    /// The pod's shared memory, to be bound on `/dev/shm`; `None` = its own.
+    pub shm: Option<PathBuf>,
+    /// Host name, where it has a UTS namespace of its own.
     pub hostname: String,
     /// cgroup v2 directory to join; `None` only where there is no cgroup v2, in tests.
     pub cgroup: Option<PathBuf>,
     /// The process.
     pub process: ProcessPlan,
+}
+
+/// Paths that tell about the machine or act on it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MaskPlan {
+    /// Leaves out the launcher's own list, and lets the container write to `/sys` and its cgroup: for the privileged.
+    pub nothing: bool,
+    /// Further paths to hide.
+    pub masked: Vec<PathBuf>,
+    /// Further paths to make read-only.
+    pub readonly: Vec<PathBuf>,
+}
+
+/// Where namespaces are that a container joins; `None` = it gets its own.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NamespacePlan {
+    /// System V and POSIX messages.
+    pub ipc: Option<PathBuf>,
+    /// The host name.
+    pub uts: Option<PathBuf>,
+    /// Processes.
+    pub pid: Option<PathBuf>,
 }
 
 /// A mount that the policy names.
@@ -72,13 +104,24 @@ pub enum MountPlan {
         /// Its size in MiB.
         size_mib: u64,
     },
+    /// A volume of the pod, a directory or one file, bound nosuid, nodev.
+    Volume {
+        /// The agent's directory or file.
+        source: PathBuf,
+        /// Where the container sees it.
+        destination: PathBuf,
+        /// Whether the container only reads it.
+        read_only: bool,
+    },
 }
 
 impl MountPlan {
     /// Where the container sees it.
     pub fn destination(&self) -> &Path {
         match self {
-            Self::Model { destination, .. } | Self::Tmpfs { destination, .. } => destination,
+            Self::Model { destination, .. } | Self::Tmpfs { destination, .. } | Self::Volume { destination, .. } => {
+                destination
+            }
         }
     }
 }
@@ -93,11 +136,14 @@ pub struct ProcessPlan {
     pub env: Vec<String>,
     /// Working directory.
     pub cwd: PathBuf,
+    /// `user` or `user:group`, by name or number, for the container's passwd and group files; the numbers below then
+    /// follow from it. `None` = they hold exactly.
+    pub lookup: Option<String>,
     /// User id.
     pub uid: u32,
     /// Group id.
     pub gid: u32,
-    /// Supplementary groups.
+    /// Supplementary groups. Those of the container's files are added to them.
     pub additional_gids: Vec<u32>,
     /// Exactly what the process gets.
     pub capabilities: CapabilitySet,
@@ -156,10 +202,28 @@ impl LaunchPlan {
         }
         let files = self.files.iter().map(|(path, _)| path.as_path());
         let mounts = self.mounts.iter().map(MountPlan::destination);
-        files.chain(mounts).try_for_each(check_path)?;
-        for destination in self.mounts.iter().map(MountPlan::destination) {
+        let masks = self
+            .masks
+            .masked
+            .iter()
+            .chain(&self.masks.readonly)
+            .map(PathBuf::as_path);
+        let devices = self.devices.iter().map(PathBuf::as_path);
+        files
+            .chain(mounts)
+            .chain(masks)
+            .chain(devices)
+            .try_for_each(check_path)?;
+        if let Some(other) = self.devices.iter().find(|device| !device.starts_with("/dev")) {
+            return Err(PlanError::Path(other.clone()));
+        }
+        for mount in &self.mounts {
             // The launcher's own file systems must not be covered, nor the root.
-            if destination == Path::new("/") || RESERVED.iter().any(|top| destination.starts_with(top)) {
+            let destination = mount.destination();
+            let is_offered =
+                matches!(mount, MountPlan::Volume { .. }) && OFFERED.iter().any(|one| destination == Path::new(one));
+            let is_reserved = destination == Path::new("/") || RESERVED.iter().any(|top| destination.starts_with(top));
+            if is_reserved && !is_offered {
                 return Err(PlanError::Reserved(destination.to_owned()));
             }
         }
@@ -202,9 +266,6 @@ pub enum PlanError {
     /// There is no root.
     #[error("the image has no layer")]
     NoLayers,
-    /// A user that only the image's files know.
-    #[error("the user {0:?} is a name, and names are not looked up")]
-    UserName(String),
     /// An argument or variable cannot be handed to a program.
     #[error("an argument or environment variable contains a NUL byte")]
     Nul,
@@ -217,6 +278,9 @@ pub enum PlanError {
 }
 
 const RESERVED: [&str; 3] = ["/proc", "/sys", "/dev"];
+
+/// Where a volume may be all the same: what programs expect of Kubernetes.
+const OFFERED: [&str; 2] = ["/dev/shm", "/dev/termination-log"];
 
 #[cfg(test)]
 pub(crate) mod tests {
@@ -233,12 +297,17 @@ pub(crate) mod tests {
                 size_mib: 1,
             }],
             files: vec![("/etc/hostname".into(), "a\n".into())],
+            namespaces: NamespacePlan::default(),
+            masks: MaskPlan::default(),
+            devices: vec![],
+            shm: None,
             hostname: "a".into(),
             cgroup: None,
             process: ProcessPlan {
                 args: vec!["/bin/true".into()],
                 env: vec!["PATH=/bin".into()],
                 cwd: "/".into(),
+                lookup: None,
                 uid: 65534,
                 gid: 65534,
                 additional_gids: vec![],
@@ -295,6 +364,21 @@ pub(crate) mod tests {
                 size_mib: 1,
             }];
             assert_eq!(plan.check(), Err(PlanError::Reserved(covered.into())));
+        }
+        let volume = |destination: &str| {
+            let mut plan = plan();
+            plan.mounts = vec![MountPlan::Volume {
+                source: "/run/cella/pod/volumes/a".into(),
+                destination: destination.into(),
+                read_only: false,
+            }];
+            plan.check()
+        };
+        for offered in ["/dev/shm", "/dev/termination-log", "/data"] {
+            assert_eq!(volume(offered), Ok(()), "{offered}");
+        }
+        for covered in ["/dev", "/dev/null", "/dev/shm/x", "/proc"] {
+            assert_eq!(volume(covered), Err(PlanError::Reserved(covered.into())));
         }
     }
 }

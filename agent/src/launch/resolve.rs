@@ -43,6 +43,26 @@ pub(super) fn make_dir(root: impl AsFd, path: &Path) -> Result<OwnedFd, Errno> {
     Ok(dir)
 }
 
+/// Opens the file `path` below `root` as a place to mount a file on, making it and the directories above when it is
+/// missing. A link to nowhere is an error.
+pub(super) fn make_file(root: impl AsFd, path: &Path) -> Result<OwnedFd, Errno> {
+    let root = root.as_fd();
+    match open(root, path) {
+        Err(Errno::ENOENT) => {}
+        other => return other,
+    }
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(Errno::EINVAL);
+    };
+    let dir = make_dir(root, parent)?;
+    let how = OpenHow::new()
+        .flags(OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC)
+        .mode(Mode::from_bits_truncate(0o644))
+        .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS);
+    openat2(&dir, name, how)?;
+    open(root, path)
+}
+
 /// The name by which `mount(2)` reaches an open place.
 pub(super) fn name(place: &OwnedFd) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", place.as_raw_fd()))
@@ -81,6 +101,18 @@ mod tests {
         let (dir, fd) = root();
         make_dir(&fd, Path::new("/a/b/c")).unwrap();
         assert!(dir.path().join("a/b/c").is_dir());
+    }
+
+    #[test]
+    fn files_are_made_where_they_are_missing() {
+        let (dir, fd) = root();
+        make_file(&fd, Path::new("/a/b/file")).unwrap();
+        fs::write(dir.path().join("a/b/file"), "kept").unwrap();
+        make_file(&fd, Path::new("/a/b/file")).unwrap();
+        assert_eq!(fs::read_to_string(dir.path().join("a/b/file")).unwrap(), "kept");
+        symlink("/nowhere", dir.path().join("dangling")).unwrap();
+        assert_eq!(make_file(&fd, Path::new("/dangling")).unwrap_err(), Errno::EEXIST);
+        assert_eq!(make_file(&fd, Path::new("/")).err(), None);
     }
 
     #[test]

@@ -18,14 +18,14 @@ use nix::{
     errno::Errno,
     fcntl::{self, OFlag, OpenHow, ResolveFlag, openat2},
     mount::{MntFlags, MsFlags, mount, umount2},
-    sys::stat::{Mode, SFlag, fstat},
+    sys::stat::{Mode, SFlag, fstat, stat},
     unistd::{UnlinkatFlags, chdir, fchdir, pivot_root, unlinkat},
 };
 
 use super::{
     MountPlan, StepError, device,
     plan::LaunchPlan,
-    resolve::{self, make_dir},
+    resolve::{self, make_dir, make_file},
 };
 
 /// Makes the root as `plan` says and makes it this process's `/`. The process is alone in its mount namespace.
@@ -33,7 +33,7 @@ pub(super) fn enter(plan: &LaunchPlan) -> Result<(), StepError> {
     mount_on(None, Path::new("/"), None, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None)
         .map_err(StepError::at("make private", "/"))?;
     let root = overlay(plan)?;
-    fixed_mounts(&root, plan.cgroup.is_some())?;
+    fixed_mounts(&root, plan)?;
     for (path, content) in &plan.files {
         write_file(&root, path, content)?;
     }
@@ -44,14 +44,26 @@ pub(super) fn enter(plan: &LaunchPlan) -> Result<(), StepError> {
     }
     // The working directory may be missing from the image, as with every other runtime.
     make_dir(&root, &plan.process.cwd).map_err(StepError::at("cwd", plan.process.cwd.to_string_lossy()))?;
-    for path in MASKED {
-        mask(&root, Path::new(path))?;
+    let (masked, readonly): (&[&str], &[&str]) = match plan.masks.nothing {
+        true => (&[], &[]),
+        false => (&MASKED, &READ_ONLY),
+    };
+    for path in masked
+        .iter()
+        .map(Path::new)
+        .chain(plan.masks.masked.iter().map(PathBuf::as_path))
+    {
+        mask(&root, path)?;
     }
-    for path in READ_ONLY {
-        read_only(&root, Path::new(path))?;
+    for path in readonly
+        .iter()
+        .map(Path::new)
+        .chain(plan.masks.readonly.iter().map(PathBuf::as_path))
+    {
+        read_only(&root, path)?;
     }
     if plan.readonly_rootfs {
-        let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY | ROOT_FLAGS;
+        let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY | root_flags(plan);
         mount_on(None, &resolve::name(&root), None, flags, None).map_err(StepError::at("make read-only", "/"))?;
     }
     pivot(&root)
@@ -81,7 +93,7 @@ fn overlay(plan: &LaunchPlan) -> Result<OwnedFd, StepError> {
         Some("overlay"),
         Path::new("root"),
         Some("overlay"),
-        ROOT_FLAGS,
+        root_flags(plan),
         Some(&options),
     )
     .map_err(StepError::at("mount", "/"))?;
@@ -95,8 +107,16 @@ fn overlay(plan: &LaunchPlan) -> Result<OwnedFd, StepError> {
     Ok(root)
 }
 
+/// Where programs may gain privileges, those of the image that are made for it do.
+fn root_flags(plan: &LaunchPlan) -> MsFlags {
+    match plan.process.no_new_privileges {
+        true => ROOT_FLAGS,
+        false => MsFlags::MS_NODEV,
+    }
+}
+
 /// What every container has. containerd's default specification asks for the same.
-fn fixed_mounts(root: &OwnedFd, with_cgroup: bool) -> Result<(), StepError> {
+fn fixed_mounts(root: &OwnedFd, plan: &LaunchPlan) -> Result<(), StepError> {
     let all = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     let no_devices = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     let device = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
@@ -115,6 +135,9 @@ fn fixed_mounts(root: &OwnedFd, with_cgroup: bool) -> Result<(), StepError> {
     )
     .map_err(StepError::at("open", "/dev"))?;
     device::populate(&dev_dir)?;
+    for path in &plan.devices {
+        device::copy(root, path)?;
+    }
     at(
         "devpts",
         device::pts(),
@@ -122,11 +145,22 @@ fn fixed_mounts(root: &OwnedFd, with_cgroup: bool) -> Result<(), StepError> {
         Some("newinstance,ptmxmode=0666,mode=0620"),
     )
     .map_err(step("/dev/pts"))?;
-    at("tmpfs", Path::new("/dev/shm"), all, Some("mode=1777,size=64m")).map_err(step("/dev/shm"))?;
+    match &plan.shm {
+        // Its flags are those that the agent mounted it with.
+        Some(shm) => make_dir(root, Path::new("/dev/shm")).and_then(|place| bind(shm, &place)),
+        None => at("tmpfs", Path::new("/dev/shm"), all, Some("mode=1777,size=64m")),
+    }
+    .map_err(step("/dev/shm"))?;
     at("mqueue", Path::new("/dev/mqueue"), all, None).map_err(step("/dev/mqueue"))?;
-    at("sysfs", Path::new("/sys"), all | MsFlags::MS_RDONLY, None).map_err(step("/sys"))?;
-    if with_cgroup {
-        at("cgroup2", Path::new("/sys/fs/cgroup"), all | MsFlags::MS_RDONLY, None).map_err(step("/sys/fs/cgroup"))?;
+    // Who is masked from nothing may also write.
+    let all_read = if plan.masks.nothing {
+        all
+    } else {
+        all | MsFlags::MS_RDONLY
+    };
+    at("sysfs", Path::new("/sys"), all_read, None).map_err(step("/sys"))?;
+    if plan.cgroup.is_some() {
+        at("cgroup2", Path::new("/sys/fs/cgroup"), all_read, None).map_err(step("/sys/fs/cgroup"))?;
     }
     at("tmpfs", Path::new("/run"), no_devices, Some("mode=0755,size=16m")).map_err(step("/run"))
 }
@@ -134,11 +168,33 @@ fn fixed_mounts(root: &OwnedFd, with_cgroup: bool) -> Result<(), StepError> {
 fn policy_mount(root: &OwnedFd, planned: &MountPlan) -> Result<(), StepError> {
     let destination = planned.destination();
     let shown = destination.to_string_lossy();
-    let place = make_dir(root, destination).map_err(StepError::at("make mount point", shown.clone()))?;
+    let is_file = match planned {
+        MountPlan::Volume { source, .. } => {
+            let found = stat(source).map_err(StepError::at("look at volume", shown.clone()))?;
+            found.st_mode & libc::S_IFMT != SFlag::S_IFDIR.bits()
+        }
+        _ => false,
+    };
+    let place = if is_file {
+        make_file(root, destination)
+    } else {
+        make_dir(root, destination)
+    };
+    let place = place.map_err(StepError::at("make mount point", shown.clone()))?;
     match planned {
         MountPlan::Model { source, .. } => bind(source, &place)
-            .and_then(|()| restrict(root, destination, MODEL_FLAGS))
+            .and_then(|()| restrict(root, destination, MODEL_FLAGS | MsFlags::MS_RDONLY))
             .map_err(StepError::at("mount model", shown)),
+        MountPlan::Volume { source, read_only, .. } => {
+            let flags = if *read_only {
+                MsFlags::MS_RDONLY
+            } else {
+                MsFlags::empty()
+            };
+            bind(source, &place)
+                .and_then(|()| restrict(root, destination, ROOT_FLAGS | flags))
+                .map_err(StepError::at("mount volume", shown))
+        }
         MountPlan::Tmpfs { size_mib, .. } => {
             let options = format!("mode=1777,size={size_mib}m");
             let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
@@ -188,7 +244,7 @@ fn read_only(root: &OwnedFd, path: &Path) -> Result<(), StepError> {
     };
     place
         .and_then(|place| bind(&resolve::name(&place), &place))
-        .and_then(|()| restrict(root, path, MODEL_FLAGS))
+        .and_then(|()| restrict(root, path, MODEL_FLAGS | MsFlags::MS_RDONLY))
         .map_err(StepError::at("make read-only", path.to_string_lossy()))
 }
 
@@ -221,7 +277,7 @@ fn bind(source: &Path, place: &OwnedFd) -> Result<(), Errno> {
 /// Tightens a fresh bind mount. It lies over the place it was made on, so it is looked up anew.
 fn restrict(root: &OwnedFd, path: &Path, flags: MsFlags) -> Result<(), Errno> {
     let bound = resolve::open(root, path)?;
-    let flags = flags | MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY;
+    let flags = flags | MsFlags::MS_REMOUNT | MsFlags::MS_BIND;
     mount(NOTHING, &resolve::name(&bound), NOTHING, flags, NOTHING)
 }
 

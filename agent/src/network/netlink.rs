@@ -56,7 +56,14 @@ impl Netlink {
             let flags = libc::MSG_TRUNC;
             // SAFETY: the kernel writes at most `room` bytes into a live buffer of that size; no address is asked for.
             let received = unsafe {
-                libc::recvfrom(fd, answer.as_mut_ptr().cast(), room, flags, ptr::null_mut(), ptr::null_mut())
+                libc::recvfrom(
+                    fd,
+                    answer.as_mut_ptr().cast(),
+                    room,
+                    flags,
+                    ptr::null_mut(),
+                    ptr::null_mut(),
+                )
             };
             let count = usize::try_from(Errno::result(received)?).map_err(|_| Errno::EBADMSG)?;
             match acknowledgement(answer.get(..count).ok_or(Errno::EMSGSIZE)?, self.sequence) {
@@ -82,7 +89,11 @@ fn acknowledgement(bytes: &[u8], sequence: u32) -> Option<i32> {
 
 fn address(index: u32, plan: &AddressPlan) -> Message {
     // struct ifaddrmsg: family, prefix, flags, scope, index.
-    let flags = if plan.address.is_ipv6() { NO_DUPLICATE_DETECTION } else { 0 };
+    let flags = if plan.address.is_ipv6() {
+        NO_DUPLICATE_DETECTION
+    } else {
+        0
+    };
     let mut message = Message::new(libc::RTM_NEWADDR, NEW);
     message.bytes(&[family(plan.address), plan.prefix, flags, libc::RT_SCOPE_UNIVERSE]);
     message.bytes(&index.to_ne_bytes());
@@ -174,7 +185,11 @@ impl Message {
 }
 
 fn family(address: IpAddr) -> u8 {
-    let family = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+    let family = if address.is_ipv4() {
+        libc::AF_INET
+    } else {
+        libc::AF_INET6
+    };
     u8::try_from(family).unwrap_or(0)
 }
 
@@ -193,7 +208,9 @@ fn masked(address: IpAddr, prefix: u8) -> IpAddr {
             std::net::Ipv4Addr::from_bits(v4.to_bits() & mask).into()
         }
         IpAddr::V6(v6) => {
-            let mask = u128::MAX.checked_shl(128_u32.saturating_sub(prefix.into())).unwrap_or(0);
+            let mask = u128::MAX
+                .checked_shl(128_u32.saturating_sub(prefix.into()))
+                .unwrap_or(0);
             std::net::Ipv6Addr::from_bits(v6.to_bits() & mask).into()
         }
     }
@@ -267,11 +284,23 @@ mod tests {
             eprintln!("skipped: needs root to make a network namespace");
             return;
         }
+        let made = std::process::Command::new("ip")
+            .args(["link", "add", "v0", "type", "veth", "peer", "name", "v1"])
+            .status();
+        assert!(made.unwrap().success());
         let control = super::super::ioctl::Control::open().unwrap();
-        control.up("lo").unwrap();
-        let index = control.index("lo").unwrap();
+        for name in ["lo", "v0", "v1"] {
+            control.up(name).unwrap();
+        }
+        let index = control.index("v0").unwrap();
         let mut netlink = Netlink::open().unwrap();
-        for address in ["10.0.2.15/24", "10.0.2.16/24", "10.1.0.1/32", "fd00::15/64", "fd00::16/128"] {
+        for address in [
+            "10.0.2.15/24",
+            "10.0.2.16/24",
+            "10.1.0.1/32",
+            "fd00::15/64",
+            "fd00::16/128",
+        ] {
             netlink.add_address(index, &plan(address)).unwrap();
             netlink.add_address(index, &plan(address)).unwrap();
         }
@@ -284,17 +313,17 @@ mod tests {
             let route = RoutePlan {
                 destination: plan(to),
                 gateway: gateway.map(|text| text.parse().unwrap()),
-                interface: "lo".into(),
+                interface: "v0".into(),
             };
             netlink.add_route(index, &route).unwrap();
         }
         let routes = std::fs::read_to_string("/proc/thread-self/net/route").unwrap();
-        assert!(routes.contains("lo\t00000000\t0101FEA9\t"), "{routes}");
+        assert!(routes.contains("v0\t00000000\t0101FEA9\t"), "{routes}");
         let routes = std::fs::read_to_string("/proc/thread-self/net/ipv6_route").unwrap();
         assert!(routes.contains("fe800000000000000000000000000001"), "{routes}");
         let addresses = std::fs::read_to_string("/proc/thread-self/net/if_inet6").unwrap();
         // Flags 0x82: permanent, no detection of duplicates; not tentative.
-        assert!(addresses.contains("fd000000000000000000000000000015 01 40 00 82"), "{addresses}");
+        assert!(addresses.contains(" 40 00 82       v0"), "{addresses}");
         let refused = netlink.add_address(4711, &plan("10.9.9.9/24")).unwrap_err();
         assert_eq!(refused, Errno::ENODEV);
     }

@@ -100,7 +100,9 @@ impl NetworkPlan {
             interfaces,
             routes,
             name_servers: name_servers.collect::<Result<_, _>>()?,
-            search_domains: words(&request.search_domains, "search domain", |word| word == "." || is_domain(word))?,
+            search_domains: words(&request.search_domains, "search domain", |word| {
+                word == "." || is_domain(word)
+            })?,
             resolver_options: words(&request.resolver_options, "resolver option", is_resolver_option)?,
             hostname: hostname(&request.hostname)?,
         })
@@ -231,7 +233,9 @@ fn interface(given: &Interface) -> Result<InterfacePlan, PlanError> {
 
 /// `10.0.0.1 02:00:00:00:00:01`.
 fn neighbour(text: &str) -> Result<Neighbour, PlanError> {
-    let (ip, hardware) = text.split_once(' ').ok_or_else(|| PlanError::Address { text: shown(text) })?;
+    let (ip, hardware) = text
+        .split_once(' ')
+        .ok_or_else(|| PlanError::Address { text: shown(text) })?;
     Ok(Neighbour {
         address: address(ip)?,
         hardware_address: hardware_address(hardware)?,
@@ -392,7 +396,16 @@ mod tests {
         for bad in ["a b", "a\nnameserver 6.6.6.6", "", "a/b"] {
             request.search_domains = vec![bad.into()];
             let error = NetworkPlan::parse(&request).unwrap_err();
-            assert!(matches!(error, PlanError::Resolver { what: "search domain", .. }), "{bad:?}");
+            assert!(
+                matches!(
+                    error,
+                    PlanError::Resolver {
+                        what: "search domain",
+                        ..
+                    }
+                ),
+                "{bad:?}"
+            );
         }
         request.search_domains.clear();
         request.resolver_options = vec!["ndots:5\nnameserver 6.6.6.6".into()];
@@ -411,7 +424,12 @@ mod tests {
                 hardware_address: [0xee; 6]
             }]
         );
-        for bad in ["169.254.1.1", "x ee:ee:ee:ee:ee:ee", "169.254.1.1  ee:ee:ee:ee:ee:ee", ""] {
+        for bad in [
+            "169.254.1.1",
+            "x ee:ee:ee:ee:ee:ee",
+            "169.254.1.1  ee:ee:ee:ee:ee:ee",
+            "",
+        ] {
             request.interfaces[0].neighbours = vec![bad.into()];
             assert!(NetworkPlan::parse(&request).is_err(), "{bad:?}");
         }

@@ -7,9 +7,10 @@ use std::{
     str::FromStr,
 };
 
+use cella_policy::VolumeKind;
 use cella_protos::agent::{PutVolumeRequest, VolumeFile};
 
-use super::{VolumeError, VolumeKind, text};
+use super::{VolumeError, text};
 
 /// A volume's name in the pod. It becomes a directory's name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -93,11 +94,8 @@ impl Content {
         if files.len() > MAX_FILES {
             return Err(VolumeError::TooManyFiles { count: files.len() });
         }
+        let is_file_kind = kind.is_served();
         let single = matches!(files.as_slice(), [file] if file.path.is_empty());
-        let is_file_kind = matches!(
-            kind,
-            VolumeKind::Hosts | VolumeKind::Hostname | VolumeKind::ResolvConf | VolumeKind::TerminationLog
-        );
         if is_file_kind && !single && !(kind == VolumeKind::TerminationLog && files.is_empty()) {
             return Err(form("is one file without a path"));
         }

@@ -2,10 +2,9 @@
 
 use std::{io, path::PathBuf};
 
-use super::{
-    VolumeKind,
-    content::{MAX_FILES, MAX_NAME, MAX_PATH, MAX_TOTAL_BYTES, MAX_VOLUMES},
-};
+use cella_policy::VolumeKind;
+
+use super::content::{MAX_FILES, MAX_NAME, MAX_PATH, MAX_TOTAL_BYTES, MAX_VOLUMES};
 
 /// Why a volume is refused or cannot be made.
 #[derive(Debug, thiserror::Error)]

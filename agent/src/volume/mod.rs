@@ -10,12 +10,12 @@
 
 mod content;
 mod error;
-mod kind;
+mod last_words;
 mod store;
 pub mod text;
 mod writer;
 
 pub use content::{Content, FileContent, MAX_FILES, MAX_TOTAL_BYTES, MAX_VOLUMES, VolumeName};
 pub use error::VolumeError;
-pub use kind::VolumeKind;
+pub use last_words::LastWords;
 pub use store::{VolumeSource, Volumes};

@@ -7,10 +7,11 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use cella_policy::VolumeKind;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 use super::{
-    Content, VolumeError, VolumeKind, VolumeName,
+    Content, VolumeError, VolumeName,
     content::{MAX_TOTAL_BYTES, MAX_VOLUMES, shown},
     writer,
 };
@@ -141,14 +142,15 @@ impl Volumes {
         })
     }
 
-    /// The file of the pod's only volume of a kind that is one file; `None` when the host gave none.
-    pub fn text(&self, kind: VolumeKind) -> Option<VolumeSource> {
-        let name = self
-            .lock()
-            .iter()
-            .find(|(_, volume)| volume.kind == kind)
-            .map(|(name, _)| name.clone())?;
-        self.source(name.as_str(), kind).ok()
+    /// What the volume of that name is; `None` when there is none.
+    pub fn kind(&self, name: &str) -> Option<VolumeKind> {
+        let name: VolumeName = name.parse().ok()?;
+        self.lock().get(&name).map(|volume| volume.kind)
+    }
+
+    /// Takes all of them away.
+    pub fn clear(&self) {
+        clear(&self.shared.dir, &mut self.lock());
     }
 
     fn make(&self, path: &Path, content: &Content) -> Result<(), VolumeError> {
@@ -168,13 +170,19 @@ impl Volumes {
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        let volumes = self.volumes.get_mut().unwrap_or_else(PoisonError::into_inner);
-        for name in volumes.keys() {
-            take_away(&self.dir.join(name.as_str()));
-        }
-        // Not there when there never was a volume.
-        let _ = fs::remove_dir(&self.dir);
+        clear(
+            &self.dir,
+            self.volumes.get_mut().unwrap_or_else(PoisonError::into_inner),
+        );
     }
+}
+
+fn clear(dir: &Path, volumes: &mut BTreeMap<VolumeName, Volume>) {
+    for name in std::mem::take(volumes).into_keys() {
+        take_away(&dir.join(name.as_str()));
+    }
+    // Not there when there never was a volume.
+    let _ = fs::remove_dir(dir);
 }
 
 /// A tmpfs that anybody may write to, as kubelet makes an emptyDir.
@@ -233,10 +241,10 @@ mod tests {
         assert_eq!(fs::read_to_string(source.path.join("a")).unwrap(), "2");
         assert_eq!(fs::read_link(source.path.join("..data")).unwrap(), Path::new("..2"));
 
-        let hosts = volumes.text(VolumeKind::Hosts).unwrap();
-        assert_eq!(hosts, volumes.source("hosts", VolumeKind::Hosts).unwrap());
+        let hosts = volumes.source("hosts", VolumeKind::Hosts).unwrap();
         assert_eq!(fs::read_to_string(&hosts.path).unwrap(), "127.0.0.1 localhost\n");
-        assert!(volumes.text(VolumeKind::ResolvConf).is_none());
+        assert_eq!(volumes.kind("hosts"), Some(VolumeKind::Hosts));
+        assert_eq!(volumes.kind("../hosts"), None);
         drop(volumes);
         assert!(!home.exists());
     }

@@ -5,7 +5,9 @@
 
 use std::net::IpAddr;
 
-use super::{VolumeError, VolumeKind};
+use cella_policy::VolumeKind;
+
+use super::VolumeError;
 
 /// Refuses a file of kind hosts, hostname or resolv-conf that has other lines than such a file has. Others pass.
 pub(super) fn check(kind: VolumeKind, bytes: &[u8]) -> Result<(), VolumeError> {

@@ -83,7 +83,11 @@ impl Machine {
             writable_mib: 16,
             streams: streams.clone(),
             reaper: REAPER.clone(),
-            pod: Pod::new(dir.path().join("pod")),
+            pod: Pod::new(
+                dir.path().join("pod"),
+                env!("CARGO_BIN_EXE_cella-agent").into(),
+                REAPER.clone(),
+            ),
             stages: stages.clone(),
             log,
         });
@@ -111,15 +115,16 @@ impl Machine {
     }
 
     pub async fn start(&self) -> Result<u32, ContainerError> {
-        let supply = Arc::new(HostFiles {
+        let (id, network) = (id(), Arc::new(NetworkPlan::default()));
+        let start = self.containers.start(&id, self.supply(), network);
+        timeout(LIMIT, start).await.unwrap()
+    }
+
+    /// Images and models: this machine's files.
+    pub fn supply(&self) -> Arc<dyn Supply> {
+        Arc::new(HostFiles {
             model: self.dir.path().join("model"),
-        });
-        timeout(
-            LIMIT,
-            self.containers.start(&id(), supply, Arc::new(NetworkPlan::default())),
-        )
-        .await
-        .unwrap()
+        })
     }
 
     pub async fn wait(&self) -> Ended {
@@ -184,6 +189,7 @@ impl Machine {
 impl Drop for Machine {
     /// Nothing of a container may be left among this machine's mounts.
     fn drop(&mut self) {
+        self.containers.pod().dissolve();
         let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
         let dir = self.dir.path().to_str().unwrap();
         assert!(std::thread::panicking() || !mounts.contains(dir), "{mounts}");
