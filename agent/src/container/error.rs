@@ -34,8 +34,10 @@ pub enum ContainerError {
         /// The limit.
         limit: usize,
     },
-    /// The policy's container is there already under another id.
-    #[error("container {name:?} of the policy exists already, as {id}: delete that first")]
+    /// The policy's container is there already under other ids, as often as its `instances` allows.
+    #[error(
+        "container {name:?} of the policy exists already, as {id}, and its instances allow no more: delete that first"
+    )]
     NameTaken {
         /// The policy's name.
         name: String,

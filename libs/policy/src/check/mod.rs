@@ -17,7 +17,7 @@
 //! | privileged | only where the policy allows it; then capabilities, `no_new_privs` and devices are as asked, and nothing is masked |
 //! | `no_new_privs` | always on, unless the policy allows new privileges |
 //! | masked and read-only paths, seccomp | the agent's own, always on; the host's where the policy says so |
-//! | sysctl | those that `[pod] sysctl` names, and the two that containerd sets for every pod |
+//! | sysctl | those that `[pod] sysctl` names, and the two that containerd sets for every pod; they are the pod's, and set with its network |
 //! | process namespace of the pod | only where the policy allows it |
 //! | host namespaces, hooks | denied when there are any |
 //! | cgroup limits | the host's: it can starve the machine anyway |

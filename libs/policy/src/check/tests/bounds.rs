@@ -2,27 +2,28 @@
 
 use super::*;
 
+type Change = fn(&mut ContainerRequest);
+
+fn many(text: &str) -> Vec<String> {
+    vec![text.to_owned(); 5000]
+}
+
 #[test]
 fn every_list_of_a_container_has_a_bound() {
-    let many = |text: &str| vec![text.to_owned(); 5000];
-    let limit = RequestedRlimit::default();
-    let changes: [(&str, Box<dyn Fn(&mut ContainerRequest)>); 13] = [
-        ("args", Box::new(|r| r.args = many("a"))),
-        ("variables", Box::new(|r| r.env = many("A=b"))),
-        ("additional groups", Box::new(|r| r.additional_gids = vec![1; 5000])),
-        ("capabilities", Box::new(|r| r.capabilities = many("CAP_KILL"))),
-        ("limits", Box::new(move |r| r.rlimits = vec![limit.clone(); 5000])),
-        ("images", Box::new(|r| r.images = many("a"))),
-        ("mounts", Box::new(|r| r.mounts = vec![RequestedMount::default(); 5000])),
-        ("masked paths", Box::new(|r| r.masked_paths = many("/a"))),
-        ("read-only paths", Box::new(|r| r.readonly_paths = many("/a"))),
-        ("devices", Box::new(|r| r.devices = many("/dev/null"))),
-        ("hooks", Box::new(|r| r.hooks = many("/a"))),
-        ("host namespaces", Box::new(|r| r.host_namespaces = many("pid"))),
-        (
-            "bytes of args and variables",
-            Box::new(|r| r.args = vec!["a".repeat(3 << 20)]),
-        ),
+    let changes: [(&str, Change); 13] = [
+        ("args", |r| r.args = many("a")),
+        ("variables", |r| r.env = many("A=b")),
+        ("additional groups", |r| r.additional_gids = vec![1; 5000]),
+        ("capabilities", |r| r.capabilities = many("CAP_KILL")),
+        ("limits", |r| r.rlimits = vec![RequestedRlimit::default(); 5000]),
+        ("images", |r| r.images = many("a")),
+        ("mounts", |r| r.mounts = vec![RequestedMount::default(); 5000]),
+        ("masked paths", |r| r.masked_paths = many("/a")),
+        ("read-only paths", |r| r.readonly_paths = many("/a")),
+        ("devices", |r| r.devices = many("/dev/null")),
+        ("hooks", |r| r.hooks = many("/a")),
+        ("host namespaces", |r| r.host_namespaces = many("pid")),
+        ("bytes of args and variables", |r| r.args = vec!["a".repeat(3 << 20)]),
     ];
     for (name, change) in changes {
         match denied(change) {
