@@ -7,6 +7,7 @@
 
 pub mod file;
 pub mod host;
+mod sizing;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -14,6 +15,7 @@ use std::time::Duration;
 
 use file::{AccelChoice, ConfigFile, LogLevel, TeeChoice};
 use host::HostFacts;
+pub use sizing::Sizing;
 
 use crate::options::ConfigSource;
 
@@ -23,10 +25,6 @@ const MAX_CONFIG: u64 = 64 * 1024;
 const MAX_CMDLINE: usize = 2047;
 /// Under TCG everything takes longer by about this factor (measured boot 0.5 s to 2.2 s, `guest-boot.md` 5).
 const TCG_TIMEOUT_FACTOR: u32 = 3;
-/// Largest guest, in MiB: 16 TiB.
-const MAX_MEMORY_MIB: u32 = 16 * 1024 * 1024;
-/// Most virtual CPUs.
-const MAX_VCPUS: u32 = 64;
 /// Longest run directory that leaves room for `/<24 characters>/console.sock` in the 107 bytes of a socket path.
 const MAX_RUN_DIR: usize = 64;
 
@@ -61,17 +59,6 @@ pub struct Config {
     pub log_level: slog::Level,
     /// Replaces the profile's CPU model.
     pub cpu_model: Option<String>,
-}
-
-/// How the VM's size follows the pod's resources; see [`crate::vm::sizing`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sizing {
-    /// Added to the pod's memory limit.
-    pub memory_overhead_mib: u32,
-    /// Largest VM.
-    pub max_memory_mib: u32,
-    /// Most virtual CPUs; none where `vcpus` is fixed.
-    pub max_vcpus: Option<u32>,
 }
 
 /// What protects the guest, with what only that kind needs.
@@ -229,9 +216,7 @@ impl Config {
     /// # Errors
     /// See [`ConfigError`].
     pub fn settle(file: &ConfigFile, host: &HostFacts) -> Result<Self, ConfigError> {
-        in_range("vcpus", file.vcpus, 1, MAX_VCPUS, "1 to 64")?;
-        in_range("memory-mib", file.memory_mib, 128, MAX_MEMORY_MIB, "128 to 16777216")?;
-        let sizing = settle_sizing(file, host)?;
+        let sizing = Sizing::settle(file, host)?;
         in_range("console-log-kib", file.console_log_kib, 8, 65536, "8 to 65536")?;
         in_range("boot-timeout-s", file.boot_timeout_s, 1, 3600, "1 to 3600")?;
         let tee = settle_tee(file, host)?;
@@ -373,26 +358,6 @@ fn settle_tee(file: &ConfigFile, host: &HostFacts) -> Result<Tee, ConfigError> {
             }))
         }
     }
-}
-
-/// A VM of the configured size is always allowed; one that a pod asks for must fit into this host where no bound is named.
-fn settle_sizing(file: &ConfigFile, host: &HostFacts) -> Result<Sizing, ConfigError> {
-    in_range("memory-overhead-mib", file.memory_overhead_mib, 0, 65536, "0 to 65536")?;
-    let (least, most) = (file.memory_mib, MAX_MEMORY_MIB);
-    let max_memory_mib = match (file.max_memory_mib, host.memory_mib) {
-        (Some(max), _) => {
-            in_range("max-memory-mib", max, least, most, "memory-mib to 16777216")?;
-            max
-        }
-        (None, 0) => most,
-        (None, host) => host.clamp(least, most),
-    };
-    in_range("max-vcpus", file.max_vcpus, file.vcpus, MAX_VCPUS, "vcpus to 64")?;
-    Ok(Sizing {
-        memory_overhead_mib: file.memory_overhead_mib,
-        max_memory_mib,
-        max_vcpus: file.size_vcpus_from_pod.then_some(file.max_vcpus),
-    })
 }
 
 fn settle_accel(file: &ConfigFile, tee: &Tee, host: &HostFacts) -> Result<Accel, ConfigError> {

@@ -17,7 +17,7 @@ mod programs;
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
@@ -99,7 +99,7 @@ impl Level {
 }
 
 /// Every check, in the order in which a node is set up.
-fn checks(args: &DoctorArgs) -> Vec<Box<dyn Check>> {
+fn checks(reference: Option<PathBuf>) -> Vec<Box<dyn Check>> {
     vec![
         Box::new(programs::Shim),
         Box::new(programs::ShimConfig),
@@ -109,9 +109,7 @@ fn checks(args: &DoctorArgs) -> Vec<Box<dyn Check>> {
         Box::new(programs::QemuVersion),
         Box::new(programs::QemuObjects),
         Box::new(guest::Image),
-        Box::new(guest::Digest {
-            reference: args.reference.clone(),
-        }),
+        Box::new(guest::Digest { reference }),
         Box::new(kernel::Vsock),
         Box::new(kernel::Tun),
         Box::new(network::TrafficControl),
@@ -132,8 +130,10 @@ fn checks(args: &DoctorArgs) -> Vec<Box<dyn Check>> {
 /// Prints the findings. An error when one has failed, so that the exit status says so.
 pub(crate) fn run(args: &DoctorArgs) -> Result<String, DoctorError> {
     let host = Host::real();
-    let facts = Facts::gather(&host, &args.config, &args.containerd_config);
-    let findings: Vec<_> = checks(args)
+    let whole = |path: &Path| std::path::absolute(path).map_err(|source| DoctorError::Path { source });
+    let facts = Facts::gather(&host, &whole(&args.config)?, &whole(&args.containerd_config)?);
+    let reference = args.reference.as_deref().map(whole).transpose()?;
+    let findings: Vec<_> = checks(reference)
         .iter()
         .map(|check| (check.name(), check.run(&host, &facts)))
         .collect();
@@ -152,7 +152,7 @@ pub(crate) fn run(args: &DoctorArgs) -> Result<String, DoctorError> {
     let mut out = io::stdout().lock();
     // Without a reader the exit status is all there is.
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-    Err(DoctorError { failed })
+    Err(DoctorError::Failed { failed })
 }
 
 fn to_text(findings: &[(&'static str, Finding)]) -> String {
@@ -179,11 +179,16 @@ fn to_json(findings: &[(&'static str, Finding)]) -> String {
     format!("{:#}\n", json!(list))
 }
 
-/// The node cannot run pods.
+/// Why the exit status is not 0.
 #[derive(Debug, thiserror::Error)]
-#[error("{failed} of the checks failed")]
-pub(crate) struct DoctorError {
-    failed: usize,
+#[non_exhaustive]
+pub(crate) enum DoctorError {
+    /// The node cannot run pods.
+    #[error("{failed} of the checks failed")]
+    Failed { failed: usize },
+    /// Relative to nowhere.
+    #[error("the working directory is gone")]
+    Path { source: io::Error },
 }
 
 const MAX_TEXT: usize = 400;

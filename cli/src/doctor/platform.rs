@@ -23,7 +23,7 @@ impl Check for Kvm {
                 Finding::failed(what, remedy)
             } else {
                 Finding::warning(
-                    format!("{what}: guests run translated, ten to thirty times slower"),
+                    format!("{what}: guests run translated, many times slower"),
                     remedy,
                 )
             }

@@ -117,14 +117,8 @@ impl Node {
             Path::new("/etc/cella/config.toml"),
             Path::new("/etc/containerd/config.toml"),
         );
-        let args = DoctorArgs {
-            config: PathBuf::new(),
-            containerd_config: PathBuf::new(),
-            reference: None,
-            json: false,
-        };
         let run = |check: &Box<dyn Check>| (check.name(), check.run(&host, &facts));
-        checks(&args).iter().map(run).collect()
+        checks(None).iter().map(run).collect()
     }
 
     fn finding(&self, name: &str) -> Finding {
