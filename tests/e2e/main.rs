@@ -10,6 +10,7 @@ mod fixture;
 mod launch;
 mod light;
 mod network;
+mod operator;
 
 use std::{process::ExitCode, sync::Arc};
 
@@ -21,7 +22,7 @@ type Case = fn(&Fixture) -> anyhow::Result<()>;
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);
-    let groups: [(&str, &[(&str, Case)]); 8] = [
+    let groups: [(&str, &[(&str, Case)]); 9] = [
         ("light", light::CASES),
         ("launch", launch::CASES),
         ("denial", denial::CASES),
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
         ("faults", faults::CASES),
         ("config", config::CASES),
         ("network", network::CASES),
+        ("operator", operator::CASES),
     ];
     let cases = groups.iter().flat_map(|(group, cases)| {
         cases
