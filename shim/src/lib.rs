@@ -46,8 +46,9 @@
 //! # What it reads
 //!
 //! Annotations: `io.katacontainers.config.hypervisor.cc_init_data` (mandatory), `io.cella.ports` (loopback forwards), CRI's
-//! `container-type`, `sandbox-id`, `container-name`. Mount options of the rootfs: `x-cella.image=`. Runtime options:
-//! `ConfigPath`. No annotation reaches QEMU's command line but port numbers and the digest of the initdata.
+//! `container-type`, `sandbox-id`, `container-name`, `sandbox-name`, `sandbox-namespace`, and `sandbox-memory`, `sandbox-cpu-*` for the
+//! VM's size. Mount options of the rootfs: `x-cella.image=`. Runtime options:
+//! `ConfigPath`. No annotation reaches QEMU's command line but port numbers, the VM's size and the digest of the initdata.
 //!
 //! # Exit statuses
 //!

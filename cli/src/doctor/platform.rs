@@ -22,10 +22,7 @@ impl Check for Kvm {
             if facts.wants_hardware() || facts.text("accel") == Some("kvm") {
                 Finding::failed(what, remedy)
             } else {
-                Finding::warning(
-                    format!("{what}: guests run translated, many times slower"),
-                    remedy,
-                )
+                Finding::warning(format!("{what}: guests run translated, many times slower"), remedy)
             }
         };
         match (flag, host.opens("/dev/kvm")) {

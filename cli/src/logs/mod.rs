@@ -45,13 +45,20 @@ pub(crate) async fn run(args: &LogsArgs) -> Result<String, LogsError> {
         }
         Ok::<_, LogsError>(())
     };
-    if args.follow {
-        tokio::try_join!(console, events)?;
+    let outcome = if args.follow {
+        tokio::try_join!(console, events).map(drop)
     } else {
-        console.await?;
-        events.await?;
+        async {
+            console.await?;
+            events.await
+        }
+        .await
+    };
+    match outcome {
+        // A reader that has seen enough is no failure.
+        Err(LogsError::Output { source }) if source.kind() == io::ErrorKind::BrokenPipe => Ok(String::new()),
+        outcome => outcome.map(|()| String::new()),
     }
-    Ok(String::new())
 }
 
 /// A line on standard output; an error ends the command.
