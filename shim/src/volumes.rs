@@ -34,7 +34,6 @@ use cella_protos::agent::{self, PutVolumeRequest, VolumeFile};
 use sha2::{Digest, Sha256};
 use slog::{Logger, debug, info};
 use tokio::task::AbortHandle;
-use ttrpc::Code;
 
 pub use error::VolumeError;
 pub use message::MAX_MESSAGE;
@@ -304,10 +303,8 @@ impl Volumes {
     ) -> Result<agent::Mount, VolumeError> {
         match sink.put(&request).await {
             Ok(()) => Ok(on_volume(mount, request.name)),
-            Err(AgentError::Refused {
-                code: Code::PERMISSION_DENIED | Code::UNIMPLEMENTED,
-                message,
-            }) => {
+            // The policy does not want the host's, or the agent does not like its form.
+            Err(AgentError::Refused { message, .. }) => {
                 info!(self.shared.log, "the guest keeps its own file"; "destination" => &mount.destination, "why" => message);
                 Ok(passed_on(mount))
             }
@@ -419,11 +416,11 @@ fn digest(files: &[VolumeFile]) -> [u8; 32] {
 /// The size of the memory file system that kubelet mounted for an emptyDir with `medium: Memory`; 0 if it is none.
 fn memory_limit(path: &Path) -> u64 {
     const TMPFS: u64 = 0x0102_1994;
-    let is_mount = path
+    let devices = path
         .parent()
         .and_then(|parent| parent.metadata().ok())
         .zip(path.metadata().ok());
-    if !is_mount.is_some_and(|(parent, own)| parent.dev() != own.dev()) {
+    if devices.is_none_or(|(parent, own)| parent.dev() == own.dev()) {
         return 0;
     }
     match rustix::fs::statfs(path) {

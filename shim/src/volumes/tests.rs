@@ -3,6 +3,8 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::time::Duration;
 
+use ttrpc::Code;
+
 use super::*;
 
 #[derive(Clone, Default)]
