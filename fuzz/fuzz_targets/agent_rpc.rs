@@ -1,8 +1,9 @@
 //! Requests of the agent's API, as ttrpc would hand them on: every message type.
 #![no_main]
 use cella_protos::agent::{
-    ConfigureNetworkRequest, CreateContainerRequest, DeleteContainerRequest, ListProcessesRequest, SignalContainerRequest, StartContainerRequest,
-    StatusResponse, WaitContainerRequest,
+    ConfigureNetworkRequest, ContainerStatsRequest, CreateContainerRequest, DeleteContainerRequest, ExecProcessRequest, FreezeContainerRequest,
+    ListProcessesRequest, NextEventRequest, PutVolumeRequest, ResizeTerminalRequest, SignalContainerRequest, StartContainerRequest, StatusResponse,
+    UpdateContainerRequest, WaitContainerRequest,
 };
 use libfuzzer_sys::fuzz_target;
 use protobuf::Message;
@@ -14,6 +15,13 @@ fuzz_target!(|data: &[u8]| {
     let _ = SignalContainerRequest::parse_from_bytes(data);
     let _ = DeleteContainerRequest::parse_from_bytes(data);
     let _ = ListProcessesRequest::parse_from_bytes(data);
+    let _ = ContainerStatsRequest::parse_from_bytes(data);
+    let _ = ExecProcessRequest::parse_from_bytes(data);
+    let _ = FreezeContainerRequest::parse_from_bytes(data);
+    let _ = NextEventRequest::parse_from_bytes(data);
+    let _ = PutVolumeRequest::parse_from_bytes(data);
+    let _ = ResizeTerminalRequest::parse_from_bytes(data);
+    let _ = UpdateContainerRequest::parse_from_bytes(data);
     let _ = StatusResponse::parse_from_bytes(data);
     if let Ok(request) = CreateContainerRequest::parse_from_bytes(data) {
         let bytes = request.write_to_bytes().expect("a decoded request encodes");

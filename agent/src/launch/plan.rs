@@ -12,6 +12,10 @@ use super::{capabilities::CapabilitySet, host_seccomp::HostSeccomp};
 /// What a launcher is told to do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "there is one for each launch, and it is written out at once"
+)]
 pub enum Order {
     /// Make a container and run its first process.
     Container(LaunchPlan),
