@@ -125,6 +125,7 @@ impl Instance {
             volumes,
             masks: MaskPlan {
                 nothing: !masked,
+                writable: privileged,
                 masked: masked_paths.into_iter().map(PathBuf::from).collect(),
                 readonly: readonly_paths.into_iter().map(PathBuf::from).collect(),
             },

@@ -70,8 +70,10 @@ pub struct LaunchPlan {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MaskPlan {
-    /// Leaves out the launcher's own list, and lets the container write to `/sys` and its cgroup: for the privileged.
+    /// Leaves out the launcher's own list.
     pub nothing: bool,
+    /// Lets the container write to `/sys` and its cgroup: for the privileged.
+    pub writable: bool,
     /// Further paths to hide.
     pub masked: Vec<PathBuf>,
     /// Further paths to make read-only.

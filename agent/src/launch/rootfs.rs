@@ -152,8 +152,7 @@ fn fixed_mounts(root: &OwnedFd, plan: &LaunchPlan) -> Result<(), StepError> {
     }
     .map_err(step("/dev/shm"))?;
     at("mqueue", Path::new("/dev/mqueue"), all, None).map_err(step("/dev/mqueue"))?;
-    // Who is masked from nothing may also write.
-    let all_read = if plan.masks.nothing {
+    let all_read = if plan.masks.writable {
         all
     } else {
         all | MsFlags::MS_RDONLY
