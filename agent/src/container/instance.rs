@@ -267,6 +267,11 @@ impl Instance {
         self.first.is_alive()
     }
 
+    /// Whether nothing of it runs any more: it counts no longer among those alive.
+    pub(super) fn has_ended(&self) -> bool {
+        self.first.state() == ProcessState::Stopped
+    }
+
     pub(super) async fn wait(&self) -> Ended {
         self.first.wait().await
     }

@@ -156,7 +156,9 @@ impl Containers {
             });
         }
         let policy = creation.admission.policy;
-        let mut others = instances.values().filter(|other| other.policy().name == policy.name);
+        let mut others = instances
+            .values()
+            .filter(|other| other.policy().name == policy.name && !other.has_ended());
         let count = u32::try_from(others.clone().count()).unwrap_or(u32::MAX);
         if !policy.instances.allows(|most| count < *most)
             && let Some(other) = others.next()

@@ -148,7 +148,10 @@ fn fixed_mounts(root: &OwnedFd, plan: &LaunchPlan) -> Result<(), StepError> {
     match &plan.shm {
         // Its flags are those that the agent mounted it with.
         Some(shm) => make_dir(root, Path::new("/dev/shm")).and_then(|place| bind(shm, &place)),
-        None => at("tmpfs", Path::new("/dev/shm"), all, Some("mode=1777,size=64m")),
+        None => make_dir(root, Path::new("/dev/shm")).and_then(|place| {
+            let options = Some("mode=1777,size=64m");
+            mount_on(Some("shm"), &resolve::name(&place), Some("tmpfs"), all, options)
+        }),
     }
     .map_err(step("/dev/shm"))?;
     at("mqueue", Path::new("/dev/mqueue"), all, None).map_err(step("/dev/mqueue"))?;
