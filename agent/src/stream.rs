@@ -17,16 +17,18 @@ mod terminal;
 use std::{
     collections::HashMap,
     io,
+    os::fd::AsRawFd,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
+use nix::sys::socket::{Shutdown, shutdown};
 use slog::{Logger, debug, warn};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy, sink},
     net::unix::pipe::{Receiver, Sender},
     sync::Semaphore,
-    time::timeout,
+    time::{Instant, timeout},
 };
 
 pub use terminal::{Master, Pending, Terminal};
@@ -108,7 +110,7 @@ impl Streams {
     }
 
     /// Serves one connection: number, then bytes. Returns when the stream is over.
-    pub async fn serve(&self, mut connection: impl AsyncRead + AsyncWrite + Unpin) {
+    pub async fn serve(&self, mut connection: impl AsyncRead + AsyncWrite + AsRawFd + Unpin) {
         let number = match timeout(NUMBER_LIMIT, connection.read_u32_le()).await {
             Ok(Ok(number)) => number,
             _ => return warn!(self.log, "a stream connection named no stream"),
@@ -144,7 +146,7 @@ impl Streams {
 #[async_trait::async_trait]
 pub trait StreamListener: Send + Sync {
     /// What a connection is.
-    type Connection: AsyncRead + AsyncWrite + Send + Unpin + 'static;
+    type Connection: AsyncRead + AsyncWrite + AsRawFd + Send + Unpin + 'static;
 
     /// The next connection.
     async fn accept(&self) -> io::Result<Self::Connection>;
@@ -194,7 +196,8 @@ async fn input(mut connection: impl AsyncRead + AsyncWrite + Unpin, mut pipe: im
 }
 
 /// Copies until the last writer is gone, then closes, so that nothing that was printed is lost.
-async fn output(mut pipe: impl AsyncRead + Unpin, mut connection: impl AsyncRead + AsyncWrite + Unpin) {
+async fn output(mut pipe: impl AsyncRead + Unpin, mut connection: impl AsyncRead + AsyncWrite + AsRawFd + Unpin) {
+    let mut sent: u64 = 0;
     let mut buffer = vec![0; CHUNK];
     loop {
         let count = match pipe.read(&mut buffer).await {
@@ -205,14 +208,33 @@ async fn output(mut pipe: impl AsyncRead + Unpin, mut connection: impl AsyncRead
         if connection.write_all(chunk).await.is_err() {
             return discard(pipe).await;
         }
+        sent = sent.saturating_add(count.try_into().unwrap_or(u64::MAX));
     }
+    drop((buffer, pipe));
+    end(connection, sent).await;
+}
+
+/// Ends a connection so that a host that reads late still reads all.
+///
+/// vhost-device-vsock tells the host of no half-close, so both directions are ended. But what it holds itself, because the
+/// host does not read, is lost 8 s after our descriptor is closed: the kernel then resets the connection. Short streams fit
+/// into the host's socket whatever it does. After long ones the descriptor stays for a while, and the end is said again and
+/// again: the device passes it on when it holds nothing any more.
+async fn end(mut connection: impl AsyncRead + AsyncWrite + AsRawFd + Unpin, sent: u64) {
     let farewell = async {
         connection.shutdown().await?;
         copy(&mut connection, &mut sink()).await
     };
-    // Closing for good follows at once: vhost-device-vsock tells the host of no half-close. What is still on its way
-    // arrives all the same, unless the host does not read for the 8 s that the kernel then waits.
-    let _ = timeout(FAREWELL_LIMIT, farewell).await;
+    let over = timeout(FAREWELL_LIMIT, farewell).await.is_ok();
+    if over || sent <= ALWAYS_FITS {
+        return;
+    }
+    let deadline = Instant::now() + HOLD_LIMIT;
+    let mut pause = FAREWELL_LIMIT;
+    while Instant::now() < deadline && shutdown(connection.as_raw_fd(), Shutdown::Both).is_ok() {
+        tokio::time::sleep(pause).await;
+        pause = pause.saturating_mul(2).min(LONGEST_PAUSE);
+    }
 }
 
 async fn discard(mut pipe: impl AsyncRead + Unpin) {
@@ -230,6 +252,15 @@ const NUMBER_LIMIT: Duration = Duration::from_secs(5);
 
 /// From our end of file to the host's.
 const FAREWELL_LIMIT: Duration = Duration::from_millis(50);
+
+/// How long a long stream's end is said to a host that does not read.
+const HOLD_LIMIT: Duration = Duration::from_secs(300);
+
+/// Between two such sayings.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// Bytes that a host's socket takes without being read; the default is some 200 KiB.
+const ALWAYS_FITS: u64 = 64 * 1024;
 
 /// Bytes of one write. Below 32 KiB: vhost-device-vsock 0.3 loses the descriptor of larger packets.
 const CHUNK: usize = 16 * 1024;

@@ -87,6 +87,24 @@ async fn a_slow_host_stops_the_container_and_loses_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_long_stream_is_held_for_a_host_that_reads_late() {
+    for (bytes, held) in [(50_000, false), (100_000, true)] {
+        let streams = streams();
+        let (mut process, agent) = pipe().unwrap();
+        let number = streams.offer(Pipe::Output(agent));
+        let (mut host, guest) = UnixStream::pair().unwrap();
+        host.write_all(&number.to_le_bytes()).await.unwrap();
+        tokio::spawn(async move { process.write_all(&vec![7; bytes]).await });
+        let begin = Instant::now();
+        streams.serve(guest).await;
+        assert_eq!(begin.elapsed() >= HOLD_LIMIT, held, "{bytes}");
+        let mut read = Vec::new();
+        host.read_to_end(&mut read).await.unwrap();
+        assert_eq!(read.len(), bytes);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_unclaimed_stream_is_let_go() {
     let streams = streams();
     let (mut process, agent) = pipe().unwrap();
