@@ -378,7 +378,7 @@ impl Instance {
         };
         let launched = match prepare::plan(parts, &self.setting) {
             Ok(plan) => {
-                let order = Order::Container(plan);
+                let order = Order::Container(Box::new(plan));
                 self.setting
                     .launcher
                     .spawn(&order, beginning.stdio, None)
@@ -400,10 +400,10 @@ impl Instance {
         let image_user = self.image_user.get().map(String::as_str).unwrap_or_default();
         let plan =
             prepare::process(admitted, image_user, &self.rights, beginning.terminal).map_err(ContainerError::Plan)?;
-        let order = Order::Exec(ExecPlan {
+        let order = Order::Exec(Box::new(ExecPlan {
             cgroup: self.cgroup.as_ref().map(|cgroup| cgroup.path().to_owned()),
             process: plan,
-        });
+        }));
         let launch = self.setting.launcher.spawn(&order, beginning.stdio, Some(&host));
         let launched = launch.await.map_err(|error| match error {
             // Its container ended under it: that is what happened, not a failure of ours.

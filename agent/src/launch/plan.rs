@@ -18,9 +18,9 @@ use super::{capabilities::CapabilitySet, host_seccomp::HostSeccomp};
 )]
 pub enum Order {
     /// Make a container and run its first process.
-    Container(LaunchPlan),
+    Container(Box<LaunchPlan>),
     /// Run a further process in a running container.
-    Exec(ExecPlan),
+    Exec(Box<ExecPlan>),
 }
 
 /// Everything about a further process. Its container is the one of the process that the launcher's third descriptor
@@ -337,10 +337,10 @@ pub(crate) mod tests {
         let json = serde_json::to_vec(&plan()).unwrap();
         assert_eq!(serde_json::from_slice::<LaunchPlan>(&json).unwrap(), plan());
         assert_eq!(plan().check(), Ok(()));
-        let order = Order::Exec(ExecPlan {
+        let order = Order::Exec(Box::new(ExecPlan {
             cgroup: None,
             process: plan().process,
-        });
+        }));
         let json = serde_json::to_vec(&order).unwrap();
         assert_eq!(serde_json::from_slice::<Order>(&json).unwrap(), order);
     }

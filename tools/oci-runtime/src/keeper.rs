@@ -116,7 +116,7 @@ impl Keeper {
             stdout: Some(own(std::io::stdout().as_fd())?),
             stderr: Some(own(std::io::stderr().as_fd())?),
         };
-        let order = Order::Container(plan);
+        let order = Order::Container(Box::new(plan));
         let launched = self.runtime.block_on(self.launcher.spawn(&order, stdio, None));
         let Launched { pid, exit, .. } = match launched {
             Ok(launched) => launched,

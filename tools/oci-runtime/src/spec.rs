@@ -162,6 +162,7 @@ impl Spec {
             namespaces: NamespacePlan::default(),
             masks: MaskPlan {
                 nothing: false,
+                writable: false,
                 masked: self.linux.masked_paths.clone(),
                 readonly: self.linux.readonly_paths.clone(),
             },
