@@ -4,7 +4,7 @@ use std::{
     io::{BufRead, BufReader, Write},
     os::{
         fd::AsFd,
-        unix::net::{UnixListener, UnixStream},
+        unix::net::{UnixDatagram, UnixListener, UnixStream},
     },
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
@@ -64,6 +64,7 @@ pub(crate) fn keep(bundle: &Path, id: &str, folder: Folder) -> anyhow::Result<()
         runtime,
     };
     keeper.publish()?;
+    UnixDatagram::unbound()?.send_to(b"r", keeper.folder.ready())?;
     for connection in listener.incoming() {
         if keeper.serve(connection?)? {
             return Ok(());

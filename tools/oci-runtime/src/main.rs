@@ -11,21 +11,17 @@ mod state;
 
 use std::{
     fs,
-    os::unix::process::CommandExt,
+    os::unix::{net::UnixDatagram, process::CommandExt},
     path::PathBuf,
     process::{Command, ExitCode, Stdio},
-    thread::sleep,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use anyhow::{Context, bail, ensure};
+use anyhow::Context;
 use cella_agent::launch;
 use clap::{Parser, Subcommand};
 
-use crate::{
-    spec::Spec,
-    state::{Folder, Status},
-};
+use crate::{spec::Spec, state::Folder};
 
 #[derive(Parser)]
 #[command(name = "cella-oci-runtime", version)]
@@ -151,18 +147,12 @@ fn create(folder: &Folder, bundle: PathBuf, pid_file: Option<PathBuf>, id: &str)
     keeper.arg("--root").arg(root).arg("keep").arg(&bundle).arg(id);
     // A session of its own is made by the keeper; its streams are the container's.
     keeper.process_group(0).stdin(Stdio::inherit());
-    let mut keeper = keeper.spawn().context("starting the keeper")?;
-    let deadline = Instant::now() + CREATE_LIMIT;
-    while folder.state().is_ok_and(|state| state.status == Status::Creating) || folder.state().is_err() {
-        if let Some(status) = keeper.try_wait()? {
-            bail!("the keeper ended with {status}");
-        }
-        ensure!(
-            Instant::now() < deadline,
-            "the container was not there within {CREATE_LIMIT:?}"
-        );
-        sleep(Duration::from_millis(5));
-    }
+    let ready = UnixDatagram::bind(folder.ready())?;
+    ready.set_read_timeout(Some(CREATE_LIMIT))?;
+    keeper.spawn().context("starting the keeper")?;
+    ready
+        .recv(&mut [0; 1])
+        .with_context(|| format!("the container was not there within {CREATE_LIMIT:?}"))?;
     if let Some(path) = pid_file {
         fs::write(&path, folder.state()?.pid.to_string()).with_context(|| format!("writing {}", path.display()))?;
     }

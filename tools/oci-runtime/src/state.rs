@@ -30,7 +30,6 @@ pub(crate) struct State {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Status {
-    Creating,
     Created,
     Running,
     Stopped,
@@ -74,6 +73,11 @@ impl Folder {
 
     pub(crate) fn socket(&self) -> PathBuf {
         self.0.join("keeper")
+    }
+
+    /// Where the keeper tells that the container is there.
+    pub(crate) fn ready(&self) -> PathBuf {
+        self.0.join("ready")
     }
 
     pub(crate) fn state(&self) -> anyhow::Result<State> {
