@@ -4,16 +4,22 @@ use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::process::{Pid, PidfdFlags};
 
 use crate::files;
 
 /// Where to look, and how to ask a program.
 pub(super) struct Host {
     root: PathBuf,
-    ask: Box<dyn Fn(&Path, &[&str]) -> io::Result<Answer>>,
+    ask: Box<Ask>,
 }
+
+/// A program and its arguments; the error says why it did not run.
+type Ask = dyn Fn(&Path, &[&str]) -> io::Result<Answer>;
 
 /// What a program said.
 #[derive(Debug, Clone, Default)]
@@ -94,25 +100,31 @@ fn ask(program: &Path, arguments: &[&str]) -> io::Result<Answer> {
         .stdout(output.try_clone()?)
         .stderr(errors.try_clone()?)
         .spawn()?;
-    let deadline = Instant::now() + PATIENCE;
-    let status = loop {
-        if let Some(status) = child.try_wait()? {
-            break status;
-        }
-        if Instant::now() >= deadline {
-            child.kill()?;
-            child.wait()?;
-            return Err(io::Error::new(
-                io::ErrorKind::TimedOut,
-                format!("no answer within {} s", PATIENCE.as_secs()),
-            ));
-        }
-        std::thread::sleep(STEP);
-    };
+    let ended = ends_within(&child, PATIENCE);
+    if !matches!(ended, Ok(true)) {
+        child.kill()?;
+    }
+    let status = child.wait()?;
+    if !ended? {
+        let text = format!("no answer within {} s", PATIENCE.as_secs());
+        return Err(io::Error::new(io::ErrorKind::TimedOut, text));
+    }
     Ok(Answer {
         succeeded: status.success(),
         text: read(output)? + &read(errors)?,
     })
+}
+
+/// A process's descriptor is readable once it has ended.
+fn ends_within(child: &Child, patience: Duration) -> io::Result<bool> {
+    let process = rustix::process::pidfd_open(Pid::from_child(child), PidfdFlags::empty())?;
+    let timeout = Timespec {
+        tv_sec: i64::try_from(patience.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: patience.subsec_nanos().into(),
+    };
+    let mut wait = [PollFd::new(&process, PollFlags::IN)];
+    let ready = rustix::io::retry_on_intr(|| rustix::event::poll(&mut wait, Some(&timeout)))?;
+    Ok(ready > 0)
 }
 
 fn read(mut file: fs::File) -> io::Result<String> {
@@ -125,7 +137,6 @@ fn read(mut file: fs::File) -> io::Result<String> {
 
 /// For one program's answer.
 const PATIENCE: Duration = Duration::from_secs(10);
-const STEP: Duration = Duration::from_millis(10);
 
 #[cfg(test)]
 mod tests {

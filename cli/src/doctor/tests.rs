@@ -117,8 +117,9 @@ impl Node {
             Path::new("/etc/cella/config.toml"),
             Path::new("/etc/containerd/config.toml"),
         );
-        let run = |check: &Box<dyn Check>| (check.name(), check.run(&host, &facts));
-        checks(None).iter().map(run).collect()
+        let checks = checks(None);
+        let found = checks.iter().map(|check| (check.name(), check.run(&host, &facts)));
+        found.collect()
     }
 
     fn finding(&self, name: &str) -> Finding {
