@@ -43,7 +43,7 @@ async fn main() -> Outcome<()> {
         return Err("usage: boot_time CONFIG ANNOTATION PEER RUNS".into());
     };
     let config = Config::load(&ConfigSource::File(config.into()))?;
-    let initdata = Initdata::from_annotation(Some(fs::read_to_string(annotation)?.trim()))?;
+    let initdata = Initdata::of_pod(Some(fs::read_to_string(annotation)?.trim()), None)?;
     let bench = Bench::learn(&config, initdata).await?;
     let (mut agent_ms, mut peer_ms) = (Vec::new(), Vec::new());
     for _ in 0..runs.parse::<u32>()? {

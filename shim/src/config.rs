@@ -43,6 +43,8 @@ pub struct Config {
     pub guest: GuestImage,
     /// AmdSev OVMF, measured.
     pub firmware: String,
+    /// The initdata document of pods that bring none.
+    pub default_initdata: Option<PathBuf>,
     /// Virtual CPUs, measured.
     pub vcpus: u32,
     /// Guest memory.
@@ -241,6 +243,10 @@ impl Config {
             Kind::File,
             "install the AmdSev build of OVMF, or set the key to its path",
         )?;
+        if let Some(path) = &file.default_initdata {
+            let remedy = "make it with `cellactl policy`, or remove the key";
+            present("default-initdata", path, Kind::File, remedy)?;
+        }
         let boot_timeout = Duration::from_secs(u64::from(file.boot_timeout_s));
         Ok(Self {
             guest: guest_image(&file.guest_image)?,
@@ -251,6 +257,7 @@ impl Config {
                 .map(|d| utf8("qemu-data-dirs", d))
                 .collect::<Result<_, _>>()?,
             firmware: utf8("firmware", &file.firmware)?,
+            default_initdata: file.default_initdata.clone(),
             vcpus: file.vcpus,
             memory_mib: file.memory_mib,
             sizing,

@@ -6,17 +6,22 @@
 //! | dropped | why |
 //! |---|---|
 //! | `root.path`, the rootfs mounts' sources | the guest pulls and unpacks its own image |
-//! | `linux.namespaces`, `linux.cgroupsPath`, `linux.{uid,gid}Mappings`, `linux.netDevices` | the VM is the boundary; the agent makes its own |
-//! | `linux.seccomp`, `process.apparmorProfile`, `process.selinuxLabel`, `linux.mountLabel` | the agent's own profile, not the host's |
-//! | `linux.resources.devices` and every resource but memory limit, CPU shares/quota/period, pids limit | cgroup v2 in the guest, devices are the agent's |
-//! | `process.{oomScoreAdj,scheduler,ioPriority,execCPUAffinity,consoleSize}`, `process.user.{umask,username}` | host scheduling; not in the agent's API |
+//! | `linux.namespaces` of type cgroup, time and user, `linux.cgroupsPath`, `linux.{uid,gid}Mappings`, `linux.netDevices` | the VM is the boundary; the agent makes its own |
+//! | `process.apparmorProfile`, `process.selinuxLabel`, `linux.mountLabel` | the guest has neither |
+//! | `linux.resources.devices` and every resource but memory, CPU, pids and `unified` | cgroup v2 in the guest, devices are the agent's |
+//! | `process.{oomScoreAdj,scheduler,ioPriority,execCPUAffinity}`, `process.user.{umask,username}` | host scheduling; not in the agent's API |
 //! | `linux.{rootfsPropagation,intelRdt,memoryPolicy,personality,timeOffsets}`, `domainname`, `annotations` | not in the agent's API |
 //!
 //! Dropping can only give the container less than the host asked for: the agent starts from nothing and adds what the
-//! policy names.
+//! policy names. Bind mounts become volumes ([`crate::volumes`]); namespaces of the host are named, so that the agent can
+//! refuse them by name ([`isolation`]).
+
+mod isolation;
 
 use cella_protos::agent;
 use containerd_shim::protos::types::mount::Mount as TaskMount;
+
+pub use isolation::{Neighbours, host_namespaces};
 
 use crate::bundle::oci::{Capabilities, Mount, Process, Resources, Rlimit, Spec, User};
 
@@ -47,8 +52,9 @@ pub enum ImageError {
     },
 }
 
-/// Translates `spec`; see the module for what is dropped. `terminal` is the task's, which must agree with the specification's.
-pub fn translate(spec: &Spec, terminal: bool) -> agent::ContainerSpec {
+/// Translates `spec`; see the module for what is dropped. `terminal` is the task's, which must agree with the specification's;
+/// `neighbours` is whom the container shares its VM with. Parameters of the kernel are the pod's where the container is alone.
+pub fn translate(spec: &Spec, terminal: bool, neighbours: &Neighbours) -> agent::ContainerSpec {
     let process = &spec.process;
     let mut out = agent::ContainerSpec::new();
     out.args.clone_from(&process.args);
@@ -65,7 +71,9 @@ pub fn translate(spec: &Spec, terminal: bool) -> agent::ContainerSpec {
     out.masked_paths.clone_from(&spec.linux.masked_paths);
     out.readonly_paths.clone_from(&spec.linux.readonly_paths);
     out.resources = Some(resources(&spec.linux.resources)).into();
-    out.sysctl = spec.linux.sysctl.clone().into_iter().collect();
+    if !matches!(neighbours, Neighbours::None) {
+        out.sysctl = spec.linux.sysctl.clone().into_iter().collect();
+    }
     out.devices = spec.linux.devices.iter().map(|device| device.path.clone()).collect();
     out.hooks = spec
         .hooks
@@ -74,6 +82,16 @@ pub fn translate(spec: &Spec, terminal: bool) -> agent::ContainerSpec {
         .flatten()
         .map(|hook| hook.path.clone())
         .collect();
+    let namespaces = isolation::namespaces(spec, neighbours);
+    out.shared_pid_namespace = namespaces.shared_pid;
+    out.host_namespaces = namespaces.of_the_host;
+    out.privileged = isolation::privileged(spec);
+    out.seccomp = spec
+        .linux
+        .seccomp
+        .as_ref()
+        .map(|filter| filter.to_string().into_bytes())
+        .unwrap_or_default();
     out
 }
 
@@ -168,6 +186,10 @@ pub fn resources(from: &Resources) -> agent::Resources {
         cpu_period_us: from.cpu.period,
         cpu_shares: from.cpu.shares,
         pids_limit: from.pids.limit,
+        cpuset_cpus: from.cpu.cpus.clone(),
+        cpuset_mems: from.cpu.mems.clone(),
+        swap_limit_bytes: from.memory.swap,
+        unified: from.unified.clone().into_iter().collect(),
         ..Default::default()
     }
 }
@@ -191,7 +213,8 @@ mod tests {
         "hooks": {"prestart": [{"path": "/evil"}], "poststop": null, "futureHook": [{"path": "/later", "args": []}]},
         "linux": {
             "sysctl": {"net.x": "1"},
-            "resources": {"memory": {"limit": 1048576}, "cpu": {"shares": 2, "quota": 3, "period": 4}, "pids": {"limit": 5}, "devices": [{"allow": false}]},
+            "resources": {"memory": {"limit": 1048576, "swap": 6}, "cpu": {"shares": 2, "quota": 3, "period": 4, "cpus": "0-1"},
+                "unified": {"memory.high": "7"}, "pids": {"limit": 5}, "devices": [{"allow": false}]},
             "cgroupsPath": "/x", "namespaces": [{"type": "pid"}], "devices": [{"path": "/dev/kvm", "type": "c"}],
             "seccomp": {"defaultAction": "SCMP_ACT_ERRNO"}, "maskedPaths": ["/proc/kcore"], "readonlyPaths": ["/proc/sys"]
         }
@@ -200,7 +223,8 @@ mod tests {
     #[test]
     fn everything_the_agent_can_judge_is_passed_on() {
         let spec: Spec = serde_json::from_str(SPEC).unwrap();
-        let out = translate(&spec, false);
+        let pod = Neighbours::Pod { of_the_host: vec![] };
+        let out = translate(&spec, false, &pod);
         assert_eq!(out.args, ["/bin/x", "--y"]);
         assert_eq!(
             (out.env.as_slice(), out.cwd.as_str()),
@@ -234,7 +258,7 @@ mod tests {
             (vec!["/proc/kcore".to_owned()], vec!["/proc/sys".to_owned()])
         );
         assert_eq!(out.sysctl.get("net.x").map(String::as_str), Some("1"));
-        let r = out.resources;
+        let r = &out.resources;
         assert_eq!(
             (
                 r.memory_limit_bytes,
@@ -245,7 +269,11 @@ mod tests {
             ),
             (1048576, 2, 3, 4, 5)
         );
-        assert!(translate(&spec, true).terminal);
+        assert_eq!((r.swap_limit_bytes, r.cpuset_cpus.as_str()), (6, "0-1"));
+        assert_eq!(r.unified.get("memory.high").map(String::as_str), Some("7"));
+        assert_eq!(out.seccomp, br#"{"defaultAction":"SCMP_ACT_ERRNO"}"#);
+        let alone = translate(&spec, true, &Neighbours::None);
+        assert!(alone.terminal && alone.sysctl.is_empty());
     }
 
     fn rootfs(options: &[&str]) -> Vec<TaskMount> {

@@ -26,8 +26,29 @@ pub struct Initdata {
 #[non_exhaustive]
 pub enum CarryError {
     /// The pod has none: the agent would refuse everything.
-    #[error("the pod has no initdata: set the annotation {ANNOTATION} (make it with `cellactl policy`)")]
+    #[error(
+        "the pod has no initdata: set the annotation {ANNOTATION} (make it with `cellactl policy`), or name a document for \
+         such pods with default-initdata in the shim's configuration"
+    )]
     Missing,
+    /// The node's document for pods that bring none cannot be read.
+    #[error("cannot read {path}, which default-initdata names")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The node's document is none.
+    #[error("{path}, which default-initdata names, is no usable initdata document")]
+    BadDefault {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: InitdataError,
+    },
     /// The annotation does not decode.
     #[error("annotation {ANNOTATION} holds no usable initdata")]
     Bad {
@@ -47,18 +68,34 @@ pub enum CarryError {
 }
 
 impl Initdata {
-    /// Decodes the annotation's value. CPU work for at most 1 MiB; call it off the async threads.
+    /// The pod's own, from its annotation; where it has none, the document at `default`. CPU work and a read of at most
+    /// 1 MiB; call it off the async threads.
     ///
     /// # Errors
-    /// No annotation, or one that is not base64, gzip or a document with a known algorithm.
-    pub fn from_annotation(value: Option<&str>) -> Result<Self, CarryError> {
-        let bad = |source| CarryError::Bad { source };
-        let value = value.filter(|value| !value.is_empty()).ok_or(CarryError::Missing)?;
-        let document = initdata::inflate_annotation(value).map_err(bad)?;
+    /// Neither is there, or what is there is not base64, gzip or a document with a known algorithm.
+    pub fn of_pod(annotation: Option<&str>, default: Option<&Path>) -> Result<Self, CarryError> {
+        match (annotation.filter(|value| !value.is_empty()), default) {
+            (None, Some(path)) => {
+                let document = read(path)?;
+                Self::of_document(&document).map_err(|source| CarryError::BadDefault {
+                    path: path.to_owned(),
+                    source,
+                })
+            }
+            (None, None) => Err(CarryError::Missing),
+            (Some(value), _) => {
+                let document = initdata::inflate_annotation(value);
+                let carried = document.and_then(|document| Self::of_document(&document));
+                carried.map_err(|source| CarryError::Bad { source })
+            }
+        }
+    }
+
+    fn of_document(document: &[u8]) -> Result<Self, InitdataError> {
         Ok(Self {
-            host_data: initdata::host_data(&document).map_err(bad)?,
-            sha256: initdata::digests(&document).sha256,
-            device: initdata::encode_device(&document),
+            host_data: initdata::host_data(document)?,
+            sha256: initdata::digests(document).sha256,
+            device: initdata::encode_device(document),
         })
     }
 
@@ -81,6 +118,27 @@ impl Initdata {
     }
 }
 
+fn read(path: &Path) -> Result<Vec<u8>, CarryError> {
+    use std::io::Read;
+    let failed = |source| CarryError::Read {
+        path: path.to_owned(),
+        source,
+    };
+    let max = u64::try_from(initdata::MAX_DOCUMENT).unwrap_or(u64::MAX);
+    let mut document = Vec::new();
+    let file = std::fs::File::open(path).map_err(failed)?;
+    file.take(max.saturating_add(1))
+        .read_to_end(&mut document)
+        .map_err(failed)?;
+    if document.len() > initdata::MAX_DOCUMENT {
+        return Err(failed(std::io::Error::new(
+            std::io::ErrorKind::FileTooLarge,
+            "an initdata document has at most 1 MiB",
+        )));
+    }
+    Ok(document)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -89,7 +147,7 @@ mod tests {
 
     #[test]
     fn the_device_holds_the_document_and_the_digest_is_its_own() {
-        let initdata = Initdata::from_annotation(Some(&initdata::encode_annotation(DOCUMENT))).unwrap();
+        let initdata = Initdata::of_pod(Some(&initdata::encode_annotation(DOCUMENT)), None).unwrap();
         assert_eq!(initdata.host_data, initdata.sha256);
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("initdata.img");
@@ -105,15 +163,37 @@ mod tests {
 
     #[test]
     fn absent_and_broken_annotations_are_told_apart() {
-        assert!(matches!(Initdata::from_annotation(None), Err(CarryError::Missing)));
-        assert!(matches!(Initdata::from_annotation(Some("")), Err(CarryError::Missing)));
+        for none in [None, Some("")] {
+            assert!(matches!(Initdata::of_pod(none, None), Err(CarryError::Missing)));
+        }
+        for broken in ["%%%", "aGVsbG8="] {
+            // A broken annotation is not a missing one: the default does not stand in for it.
+            let refused = Initdata::of_pod(Some(broken), Some(Path::new("/nonexistent")));
+            assert!(matches!(refused, Err(CarryError::Bad { .. })));
+        }
+    }
+
+    #[test]
+    fn the_default_is_for_pods_that_bring_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("initdata.toml");
+        let absent = Initdata::of_pod(None, Some(&path));
+        assert!(matches!(absent, Err(CarryError::Read { .. })));
+        std::fs::write(&path, DOCUMENT).unwrap();
+        let default = Initdata::of_pod(None, Some(&path)).unwrap();
+        assert_eq!(default.sha256, initdata::digests(DOCUMENT).sha256);
+        let other = [DOCUMENT, b"# mine\n"].concat();
+        let own = Initdata::of_pod(Some(&initdata::encode_annotation(&other)), Some(&path)).unwrap();
+        assert_eq!(own.sha256, initdata::digests(&other).sha256);
+        std::fs::write(&path, "nonsense").unwrap();
         assert!(matches!(
-            Initdata::from_annotation(Some("%%%")),
-            Err(CarryError::Bad { .. })
+            Initdata::of_pod(None, Some(&path)),
+            Err(CarryError::BadDefault { .. })
         ));
+        std::fs::write(&path, vec![b' '; initdata::MAX_DOCUMENT + 1]).unwrap();
         assert!(matches!(
-            Initdata::from_annotation(Some("aGVsbG8=")),
-            Err(CarryError::Bad { .. })
+            Initdata::of_pod(None, Some(&path)),
+            Err(CarryError::Read { .. })
         ));
     }
 }

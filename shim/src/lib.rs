@@ -22,7 +22,8 @@
 //! | [`network`] | the pod's network namespace: taps, redirects, port forwards |
 //! | [`vm`] | the micro-VM's life, from run directory to clean-up; its size |
 //! | [`volumes`] | bind mounts of a bundle made into volumes of the agent |
-//! | [`task`] | the Task service, containers, stdio, events |
+//! | [`task`], [`sandbox`] | containerd's Task and Sandbox services: containers, execs, stdio, events |
+//! | [`shim`], [`server`] | how containerd starts this program, and the socket that it serves |
 //! | [`metrics`] | what is counted and timed, as Prometheus text |
 //! | [`cleanup`] | `containerd-shim-cella-v2 delete`, after the shim itself has died |
 //! | [`containerd`], [`users`] | what both programs ask containerd, and how a user's name gets through it |
@@ -45,7 +46,8 @@
 //!
 //! # What it reads
 //!
-//! Annotations: `io.katacontainers.config.hypervisor.cc_init_data` (mandatory), `io.cella.ports` (loopback forwards), CRI's
+//! Annotations: `io.katacontainers.config.hypervisor.cc_init_data` (or `default-initdata` of the configuration),
+//! `io.cella.ports` (loopback forwards), CRI's
 //! `container-type`, `sandbox-id`, `container-name`, `sandbox-name`, `sandbox-namespace`, and `sandbox-memory`, `sandbox-cpu-*` for the
 //! VM's size. Mount options of the rootfs: `x-cella.image=`. Runtime options:
 //! `ConfigPath`. No annotation reaches QEMU's command line but port numbers, the VM's size and the digest of the initdata.
@@ -57,14 +59,14 @@
 //!
 //! # Limits
 //!
-//! containerd 2.0 or newer (Task API v3). No exec, pause, checkpoint, update or stats; no terminal resizing; no log drivers.
-//! SIGTERM to the shim is ignored (a
-//! limit of `containerd-shim`); every program that it started dies with it by SIGKILL. Not run on TEE hardware yet.
+//! containerd 2.0 or newer (Task API v3). No checkpoints, no log drivers (`binary://`); a sandbox cannot be paused or resized.
+//! SIGTERM to the shim is ignored, since a pod's end is containerd's to say; every program that it started dies with it by
+//! SIGKILL. Not run on TEE hardware yet.
 //!
 //! # Untrusted bytes
 //!
 //! Each has a parser without I/O that can be fuzzed: [`qmp::codec::parse`], [`vsock::Handshake`], [`options::config_source`],
-//! [`ports::parse`], [`container_spec::images`], [`bundle::oci::Spec`]; answers of the agent are bounded in [`agent`].
+//! [`ports::parse`], [`container_spec::images`], [`bundle::oci::Spec`], [`sandbox::config::decode`]; answers of the agent are bounded in [`agent`].
 
 pub mod agent;
 pub mod bundle;
@@ -81,6 +83,8 @@ pub mod ports;
 pub mod process;
 pub mod qemu;
 pub mod qmp;
+pub mod sandbox;
+pub mod server;
 pub mod shim;
 pub mod snapshotter;
 pub mod task;

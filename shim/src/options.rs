@@ -12,7 +12,7 @@ use protobuf::CodedInputStream;
 pub const DEFAULT_CONFIG: &str = "/etc/cella/config.toml";
 
 /// The message that containerd passes for every runtime but runc.
-const OPTIONS_TYPE: &str = "runtimeoptions.v1.Options";
+pub(crate) const OPTIONS_TYPE: &str = "runtimeoptions.v1.Options";
 /// Longest options message that is decoded, in bytes.
 const MAX_OPTIONS: usize = 256 * 1024;
 

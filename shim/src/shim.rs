@@ -5,6 +5,10 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use containerd_shim::protos::protobuf::Message;
+use containerd_shim::protos::protobuf::well_known_types::any::Any;
 use containerd_shim::publisher::RemotePublisher;
 use containerd_shim::{Config, DeleteResponse, Error, ExitSignal, Flags, Result, Shim, StartOpts, spawn};
 use slog::{Level, Logger, error, info, o};
@@ -13,8 +17,15 @@ use crate::bundle::{Bundle, grouping};
 use crate::cleanup;
 use crate::logging::{self, Verbosity};
 use crate::metrics;
+use crate::options::OPTIONS_TYPE;
 use crate::process::Spawner;
+use crate::sandbox::SandboxService;
 use crate::task::{Pod, PodParts, Publisher, TaskService};
+
+/// Variable in which `start` passes the runtime options on to the server.
+const OPTIONS: &str = "CELLA_RUNTIME_OPTIONS";
+/// Longest options that fit there, in bytes; longer ones are of no use with the Sandbox API.
+const MAX_OPTIONS: usize = 64 * 1024;
 
 /// The runtime's name towards containerd.
 pub const RUNTIME: &str = "io.containerd.cella.v2";
@@ -25,7 +36,7 @@ const LAST_EVENTS: Duration = Duration::from_secs(2);
 const IDLE: Duration = Duration::from_secs(60);
 
 /// File in the bundle with the server's address. Its name is containerd-shim's.
-const ADDRESS_FILE: &str = "address";
+pub(crate) const ADDRESS_FILE: &str = "address";
 
 /// State of one invocation.
 pub struct CellaShim {
@@ -105,7 +116,9 @@ impl Shim for CellaShim {
         let bundle = Bundle::load(Path::new(".")).map_err(invalid)?;
         let grouping = grouping(&bundle, &opts.id).map_err(invalid)?;
         let owner = grouping == opts.id;
-        let address = spawn(opts, &grouping, vec![]).await?;
+        let options = runtime_options(&opts.extensions);
+        let vars = options.as_deref().map(|options| (OPTIONS, options));
+        let address = spawn(opts, &grouping, vars.into_iter().collect()).await?;
         if owner {
             // For `delete`, after the server's death. Without the file a dead socket stays, nothing else.
             let _ = std::fs::write(ADDRESS_FILE, &address);
@@ -152,31 +165,73 @@ impl Shim for CellaShim {
         }
     }
 
+    /// Not how this shim is served, see [`crate::server`]: without the Sandbox service.
     async fn create_task_service(&self, publisher: RemotePublisher) -> Self::T {
-        // Its time begins here.
-        metrics::global();
-        let events = Publisher::start(&publisher.address, &self.flags.namespace, self.log.clone());
-        let spawner = match Spawner::start() {
-            Ok(spawner) => spawner,
+        match self.services(&publisher.address) {
+            Ok((task, _)) => task,
             Err(error) => {
                 error!(self.log, "cannot start a thread, the shim ends"; "error" => %error);
                 // Nothing exists yet that could leak; containerd reports that the shim has gone.
                 std::process::exit(1);
             }
-        };
-        let pod = self.pod.get_or_init(|| {
-            Arc::new(Pod::new(PodParts {
-                containerd: self.flags.containerd.clone(),
-                namespace: self.flags.namespace.clone(),
-                events,
-                exit: self.exit.clone(),
-                spawner,
-                verbosity: self.verbosity.clone(),
-                log: self.log.clone(),
-            }))
-        });
-        TaskService::new(pod.clone(), self.log.clone())
+        }
     }
+}
+
+impl CellaShim {
+    /// The services of one pod, whose events go to the ttrpc socket `events`.
+    ///
+    /// # Errors
+    /// No thread can be started.
+    pub fn services(&self, events: &str) -> std::io::Result<(TaskService, SandboxService)> {
+        // Its time begins here.
+        metrics::global();
+        let spawner = Spawner::start()?;
+        let parts = || PodParts {
+            containerd: self.flags.containerd.clone(),
+            namespace: self.flags.namespace.clone(),
+            events: Publisher::start(events, &self.flags.namespace, self.log.clone()),
+            exit: self.exit.clone(),
+            spawner,
+            verbosity: self.verbosity.clone(),
+            log: self.log.clone(),
+        };
+        let pod = self.pod.get_or_init(|| Arc::new(Pod::new(parts())));
+        let task = TaskService::new(pod.clone(), self.log.clone());
+        #[cfg(feature = "failpoints")]
+        let task = match Bundle::load(&self.flags.bundle) {
+            Ok(bundle) => task.with_failpoints(&bundle.spec.annotations),
+            Err(_) => task,
+        };
+        let options = std::env::var(OPTIONS).ok().and_then(|text| decode_options(&text));
+        let sandbox = SandboxService::new(pod.clone(), options, self.log.clone());
+        Ok((task, sandbox))
+    }
+
+    /// Where this invocation logs.
+    pub fn log(&self) -> &Logger {
+        &self.log
+    }
+}
+
+/// The runtime options among what containerd gave to `start`, in a form for the environment: the Sandbox API does not give
+/// them again.
+fn runtime_options(extensions: &[Any]) -> Option<String> {
+    let options = extensions.iter().find(|any| is_options(any))?;
+    let bytes = options
+        .write_to_bytes()
+        .ok()
+        .filter(|bytes| bytes.len() <= MAX_OPTIONS)?;
+    Some(STANDARD.encode(bytes))
+}
+
+fn decode_options(text: &str) -> Option<Any> {
+    let bytes = STANDARD.decode(text).ok()?;
+    Any::parse_from_bytes(&bytes).ok().filter(is_options)
+}
+
+fn is_options(any: &Any) -> bool {
+    any.type_url.rsplit('/').next() == Some(OPTIONS_TYPE)
 }
 
 /// Returns when the pod has been idle for a whole period.
@@ -203,4 +258,26 @@ fn chain(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runtime_options_survive_the_environment() {
+        let options = Any {
+            type_url: OPTIONS_TYPE.into(),
+            value: vec![1, 2, 3],
+            ..Default::default()
+        };
+        let other = Any {
+            type_url: "x".into(),
+            ..Default::default()
+        };
+        let text = runtime_options(&[other.clone(), options.clone()]).unwrap();
+        assert_eq!(decode_options(&text), Some(options));
+        assert_eq!(runtime_options(&[other]), None);
+        assert_eq!(decode_options("%%%"), None);
+    }
 }

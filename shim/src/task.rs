@@ -22,9 +22,12 @@ mod container;
 mod copies;
 mod error;
 mod events;
+#[cfg(feature = "failpoints")]
+mod failpoint;
 mod network;
 mod pod;
 mod process;
+mod resolver;
 mod stats;
 mod stdio;
 
@@ -48,20 +51,48 @@ pub use container::{Container, MAX_EXECS};
 pub use copies::Copies;
 pub use error::TaskError;
 pub use events::Publisher;
-pub use pod::{Pod, PodParts};
+#[cfg(feature = "failpoints")]
+pub use failpoint::Failpoints;
+pub use pod::{Dns, Pod, PodParts, SandboxState};
 pub use process::{Kind, Phase, Process, TerminalSize};
 pub use stdio::{Place, Stdio};
 
 /// Answers containerd's requests.
 pub struct TaskService {
     pod: Arc<Pod>,
+    #[cfg(feature = "failpoints")]
+    failpoints: Failpoints,
     log: Logger,
 }
 
 impl TaskService {
     /// A service for `pod`.
     pub fn new(pod: Arc<Pod>, log: Logger) -> Self {
-        Self { pod, log }
+        Self {
+            pod,
+            #[cfg(feature = "failpoints")]
+            failpoints: Failpoints::default(),
+            log,
+        }
+    }
+
+    /// With the failures that a pod's annotations ask for.
+    #[cfg(feature = "failpoints")]
+    #[must_use]
+    pub fn with_failpoints(mut self, annotations: &std::collections::BTreeMap<String, String>) -> Self {
+        self.failpoints = Failpoints::of_annotations(annotations, &self.log);
+        self
+    }
+
+    /// Fails a call as the test that made the pod wants it; without the feature `failpoints`, never.
+    async fn failpoint(&self, call: &str) -> TtrpcResult<()> {
+        #[cfg(feature = "failpoints")]
+        if let Err(error) = self.failpoints.evaluate(call, &self.log).await {
+            return Err(error.into_status());
+        }
+        #[cfg(not(feature = "failpoints"))]
+        let _ = call;
+        Ok(())
     }
 
     /// Logs a failed request and turns its error into a status.
@@ -85,6 +116,7 @@ impl TaskService {
 #[async_trait]
 impl Task for TaskService {
     async fn create(&self, _: &TtrpcContext, req: wire::CreateTaskRequest) -> TtrpcResult<wire::CreateTaskResponse> {
+        self.failpoint("Create").await?;
         let id = req.id.clone();
         let created = self.pod.create(req).await;
         self.answer(
@@ -98,6 +130,7 @@ impl Task for TaskService {
     }
 
     async fn start(&self, _: &TtrpcContext, req: wire::StartRequest) -> TtrpcResult<wire::StartResponse> {
+        self.failpoint("Start").await?;
         let started = match self.pod.process(&req.id, &req.exec_id) {
             // A caller that gives up must not leave the process between two states: the start goes on without it.
             Ok(process) => finished(self.pod.clone().start(process)).await,
@@ -111,6 +144,7 @@ impl Task for TaskService {
     }
 
     async fn state(&self, _: &TtrpcContext, req: wire::StateRequest) -> TtrpcResult<wire::StateResponse> {
+        self.failpoint("State").await?;
         let state = self.pod.container(&req.id).and_then(|container| {
             let process = self.pod.process(&req.id, &req.exec_id)?;
             Ok(state_of(&container, &process))
@@ -119,6 +153,7 @@ impl Task for TaskService {
     }
 
     async fn wait(&self, _: &TtrpcContext, req: wire::WaitRequest) -> TtrpcResult<wire::WaitResponse> {
+        self.failpoint("Wait").await?;
         let result = match self.pod.process(&req.id, &req.exec_id) {
             Ok(process) => {
                 let exit = process.exited().await;
@@ -134,6 +169,7 @@ impl Task for TaskService {
     }
 
     async fn kill(&self, _: &TtrpcContext, req: wire::KillRequest) -> TtrpcResult<Empty> {
+        self.failpoint("Kill").await?;
         let result = match self.pod.process(&req.id, &req.exec_id) {
             Ok(process) => self.pod.clone().kill(process, req.signal, req.all).await,
             Err(error) => Err(error),
@@ -142,6 +178,7 @@ impl Task for TaskService {
     }
 
     async fn delete(&self, _: &TtrpcContext, req: wire::DeleteRequest) -> TtrpcResult<wire::DeleteResponse> {
+        self.failpoint("Delete").await?;
         let result = match self.pod.process(&req.id, &req.exec_id) {
             Ok(process) => {
                 let pid = process.pid();
@@ -159,6 +196,7 @@ impl Task for TaskService {
     }
 
     async fn pids(&self, _: &TtrpcContext, req: wire::PidsRequest) -> TtrpcResult<wire::PidsResponse> {
+        self.failpoint("Pids").await?;
         let pids = self.pod.container(&req.id).map(|container| wire::PidsResponse {
             processes: processes_of(&container),
             ..Default::default()
@@ -167,6 +205,7 @@ impl Task for TaskService {
     }
 
     async fn close_io(&self, _: &TtrpcContext, req: wire::CloseIORequest) -> TtrpcResult<Empty> {
+        self.failpoint("CloseIO").await?;
         let closed = self.pod.process(&req.id, &req.exec_id).map(|process| {
             if req.stdin {
                 process.io().close_input();
@@ -177,12 +216,14 @@ impl Task for TaskService {
     }
 
     async fn exec(&self, _: &TtrpcContext, req: wire::ExecProcessRequest) -> TtrpcResult<Empty> {
+        self.failpoint("Exec").await?;
         let id = req.id.clone();
         let added = finished(self.pod.clone().exec(req)).await;
         self.answer("Exec", &id, added.map(|()| Empty::new()))
     }
 
     async fn resize_pty(&self, _: &TtrpcContext, req: wire::ResizePtyRequest) -> TtrpcResult<Empty> {
+        self.failpoint("ResizePty").await?;
         let size = TerminalSize {
             columns: req.width,
             rows: req.height,
@@ -195,6 +236,7 @@ impl Task for TaskService {
     }
 
     async fn pause(&self, _: &TtrpcContext, req: wire::PauseRequest) -> TtrpcResult<Empty> {
+        self.failpoint("Pause").await?;
         let paused = match self.pod.container(&req.id) {
             Ok(container) => self.pod.pause(&container).await,
             Err(error) => Err(error),
@@ -203,6 +245,7 @@ impl Task for TaskService {
     }
 
     async fn resume(&self, _: &TtrpcContext, req: wire::ResumeRequest) -> TtrpcResult<Empty> {
+        self.failpoint("Resume").await?;
         let resumed = match self.pod.container(&req.id) {
             Ok(container) => self.pod.resume(&container).await,
             Err(error) => Err(error),
@@ -211,6 +254,7 @@ impl Task for TaskService {
     }
 
     async fn update(&self, _: &TtrpcContext, req: wire::UpdateTaskRequest) -> TtrpcResult<Empty> {
+        self.failpoint("Update").await?;
         let updated = match self.pod.container(&req.id) {
             Ok(container) => self.pod.update(&container, req.resources.as_ref()).await,
             Err(error) => Err(error),
@@ -219,6 +263,7 @@ impl Task for TaskService {
     }
 
     async fn stats(&self, _: &TtrpcContext, req: wire::StatsRequest) -> TtrpcResult<wire::StatsResponse> {
+        self.failpoint("Stats").await?;
         let stats = match self.pod.container(&req.id) {
             Ok(container) => self.pod.stats(&container).await,
             Err(error) => Err(error),
@@ -231,6 +276,7 @@ impl Task for TaskService {
     }
 
     async fn checkpoint(&self, _: &TtrpcContext, req: wire::CheckpointTaskRequest) -> TtrpcResult<Empty> {
+        self.failpoint("Checkpoint").await?;
         self.answer(
             "Checkpoint",
             &req.id,
@@ -239,6 +285,7 @@ impl Task for TaskService {
     }
 
     async fn connect(&self, _: &TtrpcContext, req: wire::ConnectRequest) -> TtrpcResult<wire::ConnectResponse> {
+        self.failpoint("Connect").await?;
         let task_pid = self
             .pod
             .container(&req.id)
@@ -254,6 +301,7 @@ impl Task for TaskService {
     }
 
     async fn shutdown(&self, _: &TtrpcContext, req: wire::ShutdownRequest) -> TtrpcResult<Empty> {
+        self.failpoint("Shutdown").await?;
         if !self.pod.shutdown().await {
             warn!(self.log, "not shutting down: containers are left"; "container" => &req.id);
         }

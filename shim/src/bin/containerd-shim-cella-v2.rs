@@ -26,7 +26,8 @@ fn check_config(path: PathBuf) -> ExitCode {
 
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args_os().skip(1).collect();
-    if containerd_shim::parse(&arguments).is_ok_and(|flags| flags.version) {
+    let flags = containerd_shim::parse(&arguments).ok();
+    if flags.as_ref().is_some_and(|flags| flags.version) {
         println!("containerd-shim-cella-v2 {}", env!("CARGO_PKG_VERSION"));
         return ExitCode::SUCCESS;
     }
@@ -43,6 +44,10 @@ fn main() -> ExitCode {
         .build();
     match runtime {
         Ok(runtime) => {
+            // Without an action it is the server.
+            if let Some(flags) = flags.filter(|flags| flags.action.is_empty() && !flags.info) {
+                return runtime.block_on(cella_shim::server::run(flags));
+            }
             runtime.block_on(containerd_shim::run::<CellaShim>(RUNTIME, Some(shim_config())));
             ExitCode::SUCCESS
         }

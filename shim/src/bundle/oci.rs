@@ -150,6 +150,8 @@ pub struct Linux {
     pub masked_paths: Vec<String>,
     #[serde(deserialize_with = "nullable")]
     pub readonly_paths: Vec<String>,
+    /// Carried as it is.
+    pub seccomp: Option<serde_json::Value>,
 }
 
 /// One of `linux.namespaces`.
@@ -182,6 +184,8 @@ pub struct Resources {
     pub cpu: Cpu,
     #[serde(deserialize_with = "nullable")]
     pub pids: Pids,
+    #[serde(deserialize_with = "nullable")]
+    pub unified: BTreeMap<String, String>,
 }
 
 /// `linux.resources.memory`.
@@ -191,6 +195,8 @@ pub struct Resources {
 pub struct Memory {
     #[serde(deserialize_with = "nullable")]
     pub limit: i64,
+    #[serde(deserialize_with = "nullable")]
+    pub swap: i64,
 }
 
 /// `linux.resources.cpu`.
@@ -204,6 +210,10 @@ pub struct Cpu {
     pub quota: i64,
     #[serde(deserialize_with = "nullable")]
     pub period: u64,
+    #[serde(deserialize_with = "nullable")]
+    pub cpus: String,
+    #[serde(deserialize_with = "nullable")]
+    pub mems: String,
 }
 
 /// `linux.resources.pids`.

@@ -34,6 +34,9 @@ pub struct ConfigFile {
     /// The AmdSev build of OVMF: booted with `snp`, only measured with `sim`. Default `/usr/share/ovmf/OVMF.amdsev.fd`. Measured.
     #[serde(default = "default_firmware")]
     pub firmware: PathBuf,
+    /// An initdata document (TOML, not encoded) for pods that bring none in their annotation. Default none: such a pod is
+    /// refused. Read at each launch, at most 1 MiB. Measured: HOST_DATA or MRCONFIGID holds its digest.
+    pub default_initdata: Option<PathBuf>,
     /// Virtual CPUs at least, 1 to 64, default 1. Fixed for the VM's life. Measured: each count has its own launch digest.
     #[serde(default = "default_vcpus")]
     pub vcpus: u32,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
 use super::error::TaskError;
 use super::process::{Phase, Process};
@@ -19,6 +20,8 @@ pub struct Container {
     execs: Mutex<BTreeMap<String, Arc<Process>>>,
     paused: AtomicBool,
     out_of_memory: AtomicBool,
+    created_at: SystemTime,
+    roots: Vec<String>,
 }
 
 impl Container {
@@ -30,7 +33,26 @@ impl Container {
             execs: Mutex::default(),
             paused: AtomicBool::new(false),
             out_of_memory: AtomicBool::new(false),
+            created_at: SystemTime::now(),
+            roots: Vec::new(),
         }
+    }
+
+    /// With the folders on the host that stand for its root.
+    #[must_use]
+    pub fn with_roots(mut self, roots: Vec<String>) -> Self {
+        self.roots = roots;
+        self
+    }
+
+    /// The folders on the host that stand for its root.
+    pub fn roots(&self) -> &[String] {
+        &self.roots
+    }
+
+    /// When it was created, by the host's clock.
+    pub fn created_at(&self) -> SystemTime {
+        self.created_at
     }
 
     /// containerd's id.

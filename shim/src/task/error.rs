@@ -15,6 +15,7 @@ use crate::initdata::CarryError;
 use crate::network::NetworkError;
 use crate::options::OptionsError;
 use crate::ports::PortsError;
+use crate::users::UserError;
 use crate::vm::sizing::SizeError;
 use crate::vm::{LaunchError, Outcome};
 use crate::volumes::VolumeError;
@@ -44,6 +45,9 @@ pub enum TaskError {
     /// The image.
     #[error(transparent)]
     Image(#[from] ImageError),
+    /// A user that is a name.
+    #[error(transparent)]
+    User(#[from] UserError),
     /// The VM's size.
     #[error(transparent)]
     Size(#[from] SizeError),
@@ -161,6 +165,20 @@ pub enum TaskError {
         /// The call or option.
         what: &'static str,
     },
+    /// A request of the Sandbox API that does not decode.
+    #[error("the sandbox's configuration is not a runtime.v1.PodSandboxConfig")]
+    SandboxConfig {
+        /// What the decoder says.
+        #[source]
+        source: prost::DecodeError,
+    },
+    /// A failpoint of a test.
+    #[cfg(feature = "failpoints")]
+    #[error("{message}")]
+    Failpoint {
+        /// What the test wants to be said.
+        message: String,
+    },
     /// The shim was told to end, or a task of its own panicked (which the log says).
     #[error("the request was interrupted")]
     Interrupted,
@@ -213,15 +231,20 @@ impl TaskError {
             | Self::Network(_)
             | Self::Initdata(CarryError::Missing | CarryError::Bad { .. })
             | Self::Image(_)
+            | Self::User(_)
             | Self::Size(SizeError::Annotation { .. })
             | Self::StdioKind { .. }
             | Self::Malformed { .. }
             | Self::Type { .. }
             | Self::TooLong { .. }
-            | Self::ExecId { .. } => Code::INVALID_ARGUMENT,
+            | Self::ExecId { .. }
+            | Self::SandboxConfig { .. } => Code::INVALID_ARGUMENT,
+            Self::Initdata(CarryError::Read { .. } | CarryError::BadDefault { .. }) => Code::FAILED_PRECONDITION,
             Self::Config(_) | Self::Phase { .. } | Self::Paused { .. } | Self::NoVm { .. } => Code::FAILED_PRECONDITION,
             Self::Size(_) | Self::TooManyExecs { .. } => Code::RESOURCE_EXHAUSTED,
             Self::Unknown { .. } | Self::Finished => Code::NOT_FOUND,
+            #[cfg(feature = "failpoints")]
+            Self::Failpoint { .. } => Code::UNKNOWN,
             Self::Exists { .. } => Code::ALREADY_EXISTS,
             Self::Unsupported { .. } => Code::UNIMPLEMENTED,
             Self::VmGone { .. } | Self::Interrupted => Code::ABORTED,

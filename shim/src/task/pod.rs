@@ -9,6 +9,7 @@ mod guest_events;
 mod pipes;
 mod process;
 mod resources;
+mod sandbox;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -19,7 +20,7 @@ use cella_protos::agent as guest;
 use containerd_shim::ExitSignal;
 use containerd_shim::protos::events::task::{TaskCreate, TaskDelete, TaskIO};
 use containerd_shim::protos::shim::shim::CreateTaskRequest;
-use slog::{Logger, info, o, warn};
+use slog::{Logger, debug, info, o, warn};
 
 use self::boot::BootGuard;
 use self::pipes::attach;
@@ -28,19 +29,31 @@ use super::container::Container;
 use super::copies::Copies;
 use super::error::TaskError;
 use super::events::Publisher;
+use super::network::Resolver;
 use super::process::{Kind, Phase, Process, TerminalSize};
+use super::resolver;
 use super::stdio::Stdio;
 use super::timestamp;
 use crate::agent::{ExitInfo, Pipes, ProcessId};
 use crate::bundle::{Bundle, Role, oci};
-use crate::container_spec::{images, translate};
+use crate::container_spec::{Neighbours, host_namespaces, images, translate};
+use crate::containerd;
 use crate::logging::Verbosity;
 use crate::metrics;
+use crate::options::config_source;
 use crate::process::Spawner;
+use crate::users;
 use crate::vm::{State, Vm};
+use crate::volumes::Volumes;
 
+/// What CRI calls a container's image.
+const IMAGE_NAME: &str = "io.kubernetes.cri.image-name";
+/// How long containerd, which waits for us, may take to say which image a container has.
+const CONTAINERD_ANSWERS: Duration = Duration::from_secs(2);
 /// How long the rest of an ended process's output may take when it is deleted.
 const LAST_OUTPUT: Duration = Duration::from_secs(10);
+
+pub use sandbox::{Dns, SandboxState};
 
 /// What a pod needs from its shim.
 pub struct PodParts {
@@ -65,6 +78,9 @@ pub struct Pod {
     parts: PodParts,
     vm: Mutex<Slot>,
     containers: Mutex<BTreeMap<String, Arc<Container>>>,
+    volumes: Volumes,
+    /// Namespaces of the host that the sandbox was given; containers that are in them are refused.
+    host_namespaces: Mutex<Vec<String>>,
 }
 
 enum Slot {
@@ -76,10 +92,13 @@ enum Slot {
 impl Pod {
     /// A pod without containers.
     pub fn new(parts: PodParts) -> Self {
+        let volumes = Volumes::new(parts.log.clone());
         Self {
             parts,
             vm: Mutex::new(Slot::Empty),
             containers: Mutex::default(),
+            volumes,
+            host_namespaces: Mutex::default(),
         }
     }
 
@@ -136,29 +155,41 @@ impl Pod {
         let stdio = Stdio::new(&req.stdin, &req.stdout, &req.stderr, req.terminal)?;
         let bundle_dir = req.bundle.clone();
         let bundle = off_thread(move || Bundle::load(Path::new(&bundle_dir))).await??;
+        let created = Some(created(&req));
         match bundle.role()? {
             Role::Sandbox => {
-                let (guard, vm) = self.boot(&req, &bundle).await?;
+                let (bundle, resolver) = with_resolver(bundle).await?;
+                let source = config_source(req.options.as_ref())?;
+                let (guard, vm) = self.boot(&req.id, source, &bundle, &resolver).await?;
+                self.set_host_namespaces(host_namespaces(&bundle.spec));
                 let (id, pid) = (ProcessId::first(&req.id), vm.qemu_pid());
                 let process = Process::new(id, Kind::Sandbox, pid, stdio, Copies::default());
-                self.adopt(process, &req, Some((guard, vm)))
+                let container = Container::new(&req.bundle, process);
+                self.adopt(container, created, Some((guard, vm)))
             }
             Role::Alone => {
-                let (guard, vm) = self.boot(&req, &bundle).await?;
-                let made = self.create_in(&vm, &req, &bundle, Kind::Alone, stdio).await;
+                let (bundle, resolver) = with_resolver(bundle).await?;
+                let source = config_source(req.options.as_ref())?;
+                let (guard, vm) = self.boot(&req.id, source, &bundle, &resolver).await?;
+                let made = self.create_in(&vm, &req, bundle, Kind::Alone, stdio).await;
                 match made {
-                    Ok(process) => self.adopt(process, &req, Some((guard, vm))),
+                    Ok(process) => {
+                        let container = Container::new(&req.bundle, process).with_roots(roots(&req));
+                        self.adopt(container, created, Some((guard, vm)))
+                    }
                     Err(error) => {
                         // The caller hears of it when everything is gone, files included.
                         vm.stop().await;
+                        self.volumes.close();
                         Err(error)
                     }
                 }
             }
             Role::Member { .. } => {
                 let vm = self.vm()?;
-                let process = self.create_in(&vm, &req, &bundle, Kind::Workload, stdio).await?;
-                self.adopt(process, &req, None)
+                let process = self.create_in(&vm, &req, bundle, Kind::Workload, stdio).await?;
+                let container = Container::new(&req.bundle, process).with_roots(roots(&req));
+                self.adopt(container, created, None)
             }
         }
     }
@@ -199,16 +230,19 @@ impl Pod {
         for exec in container.execs() {
             exec.io().abort().await;
         }
+        self.volumes.forget(&id.container);
         if last {
             self.stop_vm().await;
         }
-        self.parts.events.publish(TaskDelete {
-            container_id: id.container.clone(),
-            pid: process.pid(),
-            exit_status: exit.status,
-            exited_at: Some(timestamp(exit.at)).into(),
-            ..Default::default()
-        });
+        if process.is_announced() {
+            self.parts.events.publish(TaskDelete {
+                container_id: id.container.clone(),
+                pid: process.pid(),
+                exit_status: exit.status,
+                exited_at: Some(timestamp(exit.at)).into(),
+                ..Default::default()
+            });
+        }
         Ok(exit)
     }
 
@@ -262,6 +296,24 @@ impl Pod {
             Slot::Empty | Slot::Booting => return,
         };
         vm.stop().await;
+        self.volumes.close();
+    }
+
+    fn set_host_namespaces(&self, of_the_host: Vec<String>) {
+        *self.host_namespaces.lock().unwrap_or_else(PoisonError::into_inner) = of_the_host;
+    }
+
+    fn neighbours(&self, kind: Kind) -> Neighbours {
+        match kind {
+            Kind::Alone => Neighbours::None,
+            Kind::Workload | Kind::Sandbox | Kind::Exec => Neighbours::Pod {
+                of_the_host: self
+                    .host_namespaces
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .clone(),
+            },
+        }
     }
 
     /// Asks the agent for the container and attaches its pipes.
@@ -269,16 +321,35 @@ impl Pod {
         &self,
         vm: &Arc<Vm>,
         req: &CreateTaskRequest,
+        bundle: Bundle,
+        kind: Kind,
+        stdio: Stdio,
+    ) -> Result<Process, TaskError> {
+        let made = self.create_with_volumes(vm, req, &bundle, kind, stdio).await;
+        if made.is_err() {
+            self.volumes.forget(&req.id);
+        }
+        made
+    }
+
+    async fn create_with_volumes(
+        &self,
+        vm: &Arc<Vm>,
+        req: &CreateTaskRequest,
         bundle: &Bundle,
         kind: Kind,
         stdio: Stdio,
     ) -> Result<Process, TaskError> {
+        let images = self.images(req, bundle).await?;
+        let mut spec = translate(&bundle.spec, req.terminal, &self.neighbours(kind));
+        spec.user = Some(user(&bundle.spec.process.user, roots(req)).await?).into();
+        spec.mounts = self.volumes.prepare(vm.agent(), &req.id, &bundle.spec).await?;
         let [stdin, stdout, stderr] = stdio.wanted();
         let request = guest::CreateContainerRequest {
             id: req.id.clone(),
             name: bundle.container_name().to_owned(),
-            images: images(&req.rootfs)?,
-            spec: Some(translate(&bundle.spec, req.terminal)).into(),
+            images,
+            spec: Some(spec).into(),
             stdin,
             stdout,
             stderr,
@@ -293,6 +364,24 @@ impl Pod {
         let process = self.attached(vm, id, kind, stdio, pipes, size).await?;
         metrics::global().container_created(bundle.container_name());
         Ok(process)
+    }
+
+    /// The images that the container may be made from: what containerd says now, then what the snapshotter was told once.
+    async fn images(&self, req: &CreateTaskRequest, bundle: &Bundle) -> Result<Vec<String>, TaskError> {
+        let (socket, namespace) = (Path::new(&self.parts.containerd), &self.parts.namespace);
+        let asked = containerd::candidates(socket, namespace, &req.id, bundle.annotation(IMAGE_NAME));
+        let known = match tokio::time::timeout(CONTAINERD_ANSWERS, asked).await {
+            Ok(Ok(known)) => known,
+            Ok(Err(error)) => {
+                debug!(self.parts.log, "containerd names no image"; "container" => &req.id, "error" => %error);
+                Vec::new()
+            }
+            Err(_) => {
+                debug!(self.parts.log, "containerd names no image in time"; "container" => &req.id);
+                Vec::new()
+            }
+        };
+        Ok(containerd::merge(known, images(&req.rootfs))?)
     }
 
     /// A process that the agent has made, with its pipes attached; when that fails, the agent forgets it again.
@@ -322,37 +411,22 @@ impl Pod {
     /// Makes a container known, and with it the VM that came up for it.
     fn adopt(
         self: &Arc<Self>,
-        process: Process,
-        req: &CreateTaskRequest,
+        container: Container,
+        created: Option<TaskCreate>,
         booted: Option<(BootGuard<'_>, Arc<Vm>)>,
     ) -> Result<u32, TaskError> {
-        let pid = process.pid();
-        let created = TaskCreate {
-            container_id: req.id.clone(),
-            bundle: req.bundle.clone(),
-            rootfs: req.rootfs.clone(),
-            io: Some(TaskIO {
-                stdin: req.stdin.clone(),
-                stdout: req.stdout.clone(),
-                stderr: req.stderr.clone(),
-                terminal: req.terminal,
-                ..Default::default()
-            })
-            .into(),
-            pid,
-            ..Default::default()
-        };
+        let (id, pid) = (container.process().id().clone(), container.process().pid());
         {
             let mut containers = self.all();
-            if containers.contains_key(&req.id) {
-                return Err(TaskError::Exists {
-                    id: process.id().clone(),
-                });
+            if containers.contains_key(&id.container) {
+                return Err(TaskError::Exists { id });
             }
-            containers.insert(req.id.clone(), Arc::new(Container::new(&req.bundle, process)));
-            self.parts.events.publish(created);
+            containers.insert(id.container.clone(), Arc::new(container));
+            if let Some(created) = created {
+                self.parts.events.publish(TaskCreate { pid, ..created });
+            }
         }
-        info!(self.parts.log, "container created"; "container" => &req.id, "pid" => pid);
+        info!(self.parts.log, "process created"; "process" => %id, "pid" => pid);
         if let Some((guard, vm)) = booted {
             guard.commit(vm.clone());
             tokio::spawn(self.clone().watch_guest(vm.clone()));
@@ -360,6 +434,44 @@ impl Pod {
         }
         Ok(pid)
     }
+}
+
+/// Where the container's root stands on the host, in which cella-snapshotter keeps the names of users.
+fn roots(req: &CreateTaskRequest) -> Vec<String> {
+    req.rootfs.iter().map(|mount| mount.source.clone()).collect()
+}
+
+/// A process's user for the agent, by name where its numbers stand for one.
+async fn user(user: &oci::User, roots: Vec<String>) -> Result<guest::User, TaskError> {
+    let user = user.clone();
+    Ok(off_thread(move || users::translate(&user, &roots)).await??)
+}
+
+/// The event that says that a container was created, but for its pid.
+fn created(req: &CreateTaskRequest) -> TaskCreate {
+    TaskCreate {
+        container_id: req.id.clone(),
+        bundle: req.bundle.clone(),
+        rootfs: req.rootfs.clone(),
+        io: Some(TaskIO {
+            stdin: req.stdin.clone(),
+            stdout: req.stdout.clone(),
+            stderr: req.stderr.clone(),
+            terminal: req.terminal,
+            ..Default::default()
+        })
+        .into(),
+        ..Default::default()
+    }
+}
+
+/// The bundle, and what its `resolv.conf` says.
+async fn with_resolver(bundle: Bundle) -> Result<(Bundle, Resolver), TaskError> {
+    off_thread(move || {
+        let resolver = resolver::of_bundle(&bundle);
+        (bundle, resolver)
+    })
+    .await
 }
 
 /// The size that a process wants its terminal to have from the start.

@@ -85,6 +85,7 @@ pub struct Process {
     size: Mutex<Option<TerminalSize>>,
     phase: watch::Sender<Phase>,
     killed_by: AtomicU32,
+    announced: bool,
 }
 
 impl Process {
@@ -100,7 +101,20 @@ impl Process {
             size: Mutex::new(None),
             phase: watch::Sender::new(Phase::Created),
             killed_by: AtomicU32::new(0),
+            announced: true,
         }
+    }
+
+    /// Without events of containerd's: a sandbox of the Sandbox API is no task.
+    #[must_use]
+    pub fn unannounced(mut self) -> Self {
+        self.announced = false;
+        self
+    }
+
+    /// Whether containerd gets events about it.
+    pub fn is_announced(&self) -> bool {
+        self.announced
     }
 
     /// With the guest's end of stdin, which waits for the start.

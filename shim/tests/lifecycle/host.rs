@@ -21,8 +21,9 @@ use ttrpc::asynchronous::Server;
 
 use crate::containerd::Recorder;
 
-const INITDATA: &str = cella_shim::initdata::ANNOTATION;
-const DOCUMENT: &[u8] = b"version = \"0.1.0\"\nalgorithm = \"sha256\"\n[data]\n\"cella.toml\" = \"version = 1\"\n";
+pub(crate) const INITDATA: &str = cella_shim::initdata::ANNOTATION;
+pub(crate) const DOCUMENT: &[u8] =
+    b"version = \"0.1.0\"\nalgorithm = \"sha256\"\n[data]\n\"cella.toml\" = \"version = 1\"\n";
 
 pub(crate) struct Host {
     pub(crate) pod: Arc<Pod>,
@@ -96,6 +97,10 @@ impl Host {
             dir,
             _server: server,
         }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.dir.path()
     }
 
     pub(crate) fn bundle(&self) -> PathBuf {
@@ -224,6 +229,11 @@ impl Host {
         path
     }
 
+    /// The VM's run directory.
+    pub(crate) fn run_dir(&self) -> PathBuf {
+        StateFile::of_bundle(&self.bundle()).unwrap().unwrap().0
+    }
+
     /// The VM's programs by name.
     pub(crate) fn processes(&self) -> Vec<Identity> {
         StateFile::of_bundle(&self.bundle()).unwrap().unwrap().1.processes
@@ -256,7 +266,7 @@ impl Host {
     }
 
     /// `runtimeoptions.v1.Options` with the configuration's path.
-    fn options(&self) -> Any {
+    pub(crate) fn options(&self) -> Any {
         let path = self.dir.path().join("config.toml").display().to_string();
         let mut value = vec![2 << 3 | 2, u8::try_from(path.len()).unwrap()];
         value.extend_from_slice(path.as_bytes());

@@ -19,4 +19,5 @@ mod boot;
 mod death;
 mod exec;
 mod life;
+mod sandbox;
 mod whole;

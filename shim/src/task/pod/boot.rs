@@ -2,18 +2,17 @@
 
 use std::sync::Arc;
 
-use containerd_shim::protos::shim::shim::CreateTaskRequest;
 use slog::{Logger, o, warn};
 
 use super::super::error::TaskError;
-use super::super::network;
+use super::super::network::{self, Resolver};
 use super::process::explain;
 use super::{Pod, Slot, off_thread};
 use crate::bundle::Bundle;
 use crate::config::{Accel, Config, Tee};
 use crate::initdata::{self, Initdata};
 use crate::metrics;
-use crate::options::config_source;
+use crate::options::ConfigSource;
 use crate::vm::{LaunchRequest, RunDirKey, Vm, sizing};
 
 /// A VM that came up for a container that is not there yet. Dropped without [`BootGuard::commit`], the slot is
@@ -36,11 +35,13 @@ impl BootGuard<'_> {
 }
 
 impl Pod {
-    /// Brings the VM up and its network.
+    /// Brings the VM up and its network, for the container or sandbox `id`.
     pub(super) async fn boot(
         &self,
-        req: &CreateTaskRequest,
+        id: &str,
+        source: ConfigSource,
         bundle: &Bundle,
+        resolver: &Resolver,
     ) -> Result<(BootGuard<'_>, Arc<Vm>), TaskError> {
         {
             let mut slot = self.slot();
@@ -57,17 +58,17 @@ impl Pod {
         let guard = BootGuard(self);
         metrics::global().launch_begins();
         let log = &self.parts.log;
-        let source = config_source(req.options.as_ref())?;
         let config = sizing::sized(off_thread(move || Config::load(&source)).await??, bundle)?;
         self.parts.verbosity.set_from_config(config.log_level);
         let annotation = bundle.annotation(initdata::ANNOTATION).map(str::to_owned);
-        let initdata = off_thread(move || Initdata::from_annotation(annotation.as_deref())).await??;
+        let default = config.default_initdata.clone();
+        let initdata = off_thread(move || Initdata::of_pod(annotation.as_deref(), default.as_deref())).await??;
         let network = network::choose(bundle)?;
         warn_about(&config, log);
         let key = RunDirKey {
             containerd: self.parts.containerd.clone(),
             namespace: self.parts.namespace.clone(),
-            id: req.id.clone(),
+            id: id.to_owned(),
         };
         let launch = LaunchRequest {
             config: &config,
@@ -79,7 +80,8 @@ impl Pod {
             spawner: &self.parts.spawner,
         };
         let vm = Arc::new(Vm::launch(launch, log).await?);
-        let description = network::describe(vm.network(), &network::Resolver::default(), &bundle.spec.hostname);
+        let mut description = network::describe(vm.network(), resolver, &bundle.spec.hostname);
+        description.sysctl = bundle.spec.linux.sysctl.clone().into_iter().collect();
         if let Err(error) = vm.agent().configure_network(&description).await {
             let error = explain(&vm, error).await;
             vm.stop().await;

@@ -11,7 +11,7 @@ use super::super::error::TaskError;
 use super::super::process::{Kind, Phase, Process, TerminalSize};
 use super::super::stdio::Stdio;
 use super::process::{explain, has_ended};
-use super::{Pod, terminal_size};
+use super::{Pod, terminal_size, user};
 use crate::agent::{AgentError, ProcessId};
 use crate::bundle::oci;
 use crate::container_spec::translate_exec;
@@ -53,6 +53,7 @@ impl Pod {
         let process = process_of(req.spec.as_ref())?;
         let vm = self.vm()?;
         let mut request = translate_exec(&process, req.terminal);
+        request.user = Some(user(&process.user, container.roots().to_vec()).await?).into();
         request.id.clone_from(&req.id);
         request.exec_id.clone_from(&req.exec_id);
         [request.stdin, request.stdout, request.stderr] = stdio.wanted();

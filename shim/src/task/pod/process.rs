@@ -174,6 +174,7 @@ impl Pod {
                     if ended.out_of_memory {
                         self.out_of_memory_at_end(&container);
                     }
+                    self.volumes.message(container.id(), &ended.termination_message).await;
                     self.end_execs(&container).await;
                 }
                 self.end(&process, ended.exit).await;
@@ -192,6 +193,7 @@ impl Pod {
     /// Ends every process when the VM is gone.
     pub(super) async fn watch_vm(self: Arc<Self>, vm: Arc<Vm>) {
         vm.stopped().await;
+        self.volumes.close();
         let containers: Vec<_> = self.all().values().cloned().collect();
         for container in containers {
             for exec in container.execs() {
@@ -237,6 +239,9 @@ impl Pod {
         info!(self.parts.log, "process ended"; "process" => %process.id(), "status" => exit.status);
         let id = process.id();
         process.finish_exit(exit, || {
+            if !process.is_announced() {
+                return;
+            }
             self.parts.events.publish(TaskExit {
                 container_id: id.container.clone(),
                 id: if id.is_exec() { &id.exec } else { &id.container }.clone(),
@@ -249,6 +254,9 @@ impl Pod {
     }
 
     fn publish_start(&self, process: &Process) {
+        if !process.is_announced() {
+            return;
+        }
         let (id, pid) = (process.id(), process.pid());
         if id.is_exec() {
             self.parts.events.publish(TaskExecStarted {

@@ -81,9 +81,9 @@ async fn log_drivers_and_checkpoints_are_refused_first() {
 #[tokio::test]
 async fn a_container_that_never_started_can_be_killed_and_deleted() {
     let pod = pod();
-    pod.adopt(process("c1"), &request(Path::new("/b")), None).unwrap();
+    pod.adopt(Container::new("/b", process("c1")), None, None).unwrap();
     let container = pod.process("c1", "").unwrap();
-    let again = pod.adopt(process("c1"), &request(Path::new("/b")), None);
+    let again = pod.adopt(Container::new("/b", process("c1")), None, None);
     assert!(matches!(again, Err(TaskError::Exists { .. })));
     let early = pod.clone().kill(container.clone(), 28, false).await;
     assert!(matches!(early, Err(TaskError::Phase { .. })));
@@ -105,7 +105,7 @@ async fn a_container_that_never_started_can_be_killed_and_deleted() {
 #[tokio::test]
 async fn a_start_without_vm_stops_the_container() {
     let pod = pod();
-    pod.adopt(process("c1"), &request(Path::new("/b")), None).unwrap();
+    pod.adopt(Container::new("/b", process("c1")), None, None).unwrap();
     let container = pod.process("c1", "").unwrap();
     assert!(matches!(
         pod.clone().start(container.clone()).await,

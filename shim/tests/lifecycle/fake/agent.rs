@@ -164,6 +164,7 @@ impl Agent for Guest {
         req: wire::ConfigureNetworkRequest,
     ) -> ttrpc::Result<wire::Empty> {
         assert_eq!(req.interfaces[0].addresses, ["10.0.2.15/24"]);
+        std::fs::write(self.dir.join("network"), format!("{req}")).unwrap();
         Ok(wire::Empty::new())
     }
 
@@ -176,6 +177,13 @@ impl Agent for Guest {
             // As a guest whose process 1 panics: the VM goes before the answer.
             self.power_off();
             std::future::pending::<()>().await;
+        }
+        if !req.spec.host_namespaces.is_empty() && self.mode == "host-namespaces" {
+            let named = req.spec.host_namespaces.join(", ");
+            return refused(
+                Code::PERMISSION_DENIED,
+                &format!("policy denies host namespaces: {named}"),
+            );
         }
         if req.spec.args != ["/bin/app"] {
             return refused(
