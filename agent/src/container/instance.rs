@@ -93,11 +93,13 @@ impl Instance {
             masked_paths,
             readonly_paths,
             devices,
+            agent_seccomp,
             ..
         } = admission;
         let rights = Rights {
             privileged,
             ambient: matches!(policy.capabilities, Rule::Only(_)) && !privileged,
+            agent_seccomp,
             host_seccomp,
         };
         let (volumes, last_words) = volumes::sources(&setting.pod, &id, &volumes)?;

@@ -25,6 +25,8 @@ pub(super) struct Rights {
     pub(super) privileged: bool,
     /// Whether users other than root keep their capabilities: those that the policy itself names.
     pub(super) ambient: bool,
+    /// Whether the agent's system call filter holds.
+    pub(super) agent_seccomp: bool,
     /// A system call filter of the host's.
     pub(super) host_seccomp: Option<HostSeccomp>,
 }
@@ -138,10 +140,10 @@ pub(super) fn process(
         terminal,
         no_new_privileges: admitted.no_new_privileges,
         ambient: rights.ambient,
-        seccomp: if rights.privileged {
-            SeccompPlan::Machine
-        } else {
-            SeccompPlan::Container
+        seccomp: match (rights.privileged, rights.agent_seccomp) {
+            (true, _) => SeccompPlan::Machine,
+            (false, true) => SeccompPlan::Container,
+            (false, false) => SeccompPlan::Host,
         },
         host_seccomp: rights.host_seccomp.clone(),
     };

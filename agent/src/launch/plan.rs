@@ -175,6 +175,8 @@ pub enum SeccompPlan {
     Container,
     /// For a privileged container: everything but what would reach the host or replace the kernel.
     Machine,
+    /// None: the policy leaves it to the host.
+    Host,
 }
 
 /// Size of a terminal in characters; 0 = not said.

@@ -57,12 +57,13 @@ pub fn machine_program() -> Result<BpfProgram, BackendError> {
     SeccompFilter::new(rules, SeccompAction::Allow, errno(Errno::EPERM), TargetArch::x86_64)?.try_into()
 }
 
-/// Installs the agent's filter and the host's on the calling thread, for ever. It must be the process's only one.
+/// Installs the agent's filter, if it holds, and the host's on the calling thread, for ever. It must be the process's only one.
 pub(super) fn install(plan: SeccompPlan, host: Option<&HostSeccomp>) -> Result<(), StepError> {
     let unbuilt = |_| StepError::at("build", "the seccomp filter")(Errno::EINVAL);
     let mut all = match plan {
         SeccompPlan::Container => programs().map_err(unbuilt)?.to_vec(),
         SeccompPlan::Machine => vec![machine_program().map_err(unbuilt)?],
+        SeccompPlan::Host => Vec::new(),
     };
     if let Some(host) = host {
         all.extend(host.programs().map_err(unbuilt)?);

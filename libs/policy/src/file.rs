@@ -134,7 +134,7 @@ pub struct ContainerFile {
     /// `named` or `any`: which resource limits the host may set. Default `named`.
     #[serde(default)]
     pub rlimits: RlimitsFile,
-    /// `agent` or `host`: whether the host's system call filter is put on top of the agent's. Default `agent`.
+    /// `agent`, `host` or `any`: whether the host's system call filter is put on top of the agent's, or in its place. Default `agent`.
     #[serde(default)]
     pub seccomp: SeccompFile,
     /// `agent` or `any`: who says which paths are masked or read-only. Default `agent`.
@@ -199,6 +199,8 @@ pub enum SeccompFile {
     Agent,
     /// The agent's filter and the host's.
     Host,
+    /// The host's alone, or none.
+    Any,
 }
 
 /// `masked-paths`.

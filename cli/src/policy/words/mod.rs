@@ -179,8 +179,13 @@ fn describe_process(out: &mut Out, container: &ContainerPolicy) {
     if container.rlimits == Rlimits::Any {
         out.field("limits", "ANY that the host sets");
     }
-    if container.seccomp == Seccomp::Host {
-        out.field("system calls", "the agent's filter, and the host's on top of it");
+    match container.seccomp {
+        Seccomp::Agent => {}
+        Seccomp::Host => out.field("system calls", "the agent's filter, and the host's on top of it"),
+        Seccomp::Any => out.field(
+            "system calls",
+            "ANY that the host's filter lets pass; NONE of the agent's",
+        ),
     }
 }
 

@@ -34,8 +34,10 @@ pub struct Admission<'p> {
     pub masked_paths: Vec<String>,
     /// Paths to make read-only beyond the agent's list, likewise.
     pub readonly_paths: Vec<String>,
-    /// Whether the host's system call filter is put on top of the agent's own.
+    /// Whether the host's system call filter holds, if it has one.
     pub host_seccomp: bool,
+    /// Whether the agent's own holds. False only where the policy leaves it to the host.
+    pub agent_seccomp: bool,
     /// Paths of extra devices: only for a privileged container. Below `/dev`.
     pub devices: Vec<String>,
 }

@@ -16,7 +16,7 @@
 //! | read-only root | the policy's; asking for more freedom has no effect, asking for less is denied |
 //! | privileged | only where the policy allows it; then capabilities, `no_new_privs` and devices are as asked, and nothing is masked |
 //! | `no_new_privs` | always on, unless the policy allows new privileges |
-//! | masked and read-only paths, seccomp | the agent's own, always on; the host's where the policy says so |
+//! | masked and read-only paths, seccomp | the agent's own; the host's, or none, where the policy says so |
 //! | sysctl | those that `[pod] sysctl` names, and the two that containerd sets for every pod; they are the pod's, and set with its network |
 //! | process namespace of the pod | only where the policy allows it |
 //! | host namespaces, hooks | denied when there are any |
@@ -163,7 +163,8 @@ fn check_fields<'p>(
         masked: !request.privileged && !unmasked,
         masked_paths,
         readonly_paths,
-        host_seccomp: container.seccomp == Seccomp::Host && !request.privileged,
+        host_seccomp: container.seccomp != Seccomp::Agent && !request.privileged,
+        agent_seccomp: container.seccomp != Seccomp::Any || request.privileged,
         devices: request.devices.clone(),
     })
 }

@@ -136,13 +136,15 @@ pub enum Rlimits {
     Any,
 }
 
-/// Whose system call filters hold. The agent's always does.
+/// Whose system call filters hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Seccomp {
     /// The agent's alone; a filter of the host is dropped.
     Agent,
     /// The agent's, and the host's on top of it.
     Host,
+    /// The host's in place of the agent's, or none where the host has none: a container may then open vsock, too.
+    Any,
 }
 
 /// Who says which paths are masked or read-only.

@@ -90,6 +90,7 @@ fn container(container: &ContainerPolicy) -> ContainerFile {
         seccomp: match container.seccomp {
             Seccomp::Agent => SeccompFile::Agent,
             Seccomp::Host => SeccompFile::Host,
+            Seccomp::Any => SeccompFile::Any,
         },
         masked_paths: match container.masked_paths {
             MaskedPaths::Agent => MaskedPathsFile::Agent,

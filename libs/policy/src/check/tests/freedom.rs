@@ -271,6 +271,11 @@ fn the_hosts_filter_is_put_on_top_where_the_policy_says_so() {
     let policy = plus("seccomp = \"host\"\nprivileged = true");
     assert!(admitted(&policy, |_| {}).host_seccomp);
     assert!(!admitted(&policy, |r| r.privileged = true).host_seccomp);
+    assert!(admitted(&policy, |_| {}).agent_seccomp);
+    let policy = plus("seccomp = \"any\"\nprivileged = true");
+    let (plain, privileged) = (admitted(&policy, |_| {}), admitted(&policy, |r| r.privileged = true));
+    assert_eq!((plain.host_seccomp, plain.agent_seccomp), (true, false));
+    assert_eq!((privileged.host_seccomp, privileged.agent_seccomp), (false, true));
 }
 
 #[test]

@@ -396,7 +396,7 @@ fn t1_what_runs_is_the_policys_whatever_is_asked_within_it() {
     assert!(process.no_new_privileges, "although the host has not asked for it");
     assert!(!process.terminal && admission.readonly_rootfs && admission.masked);
     assert!(admission.masked_paths.is_empty() && admission.readonly_paths.is_empty());
-    assert!(!admission.privileged && !admission.shared_pid && !admission.host_seccomp);
+    assert!(!admission.privileged && !admission.shared_pid && !admission.host_seccomp && admission.agent_seccomp);
     assert!(admission.volumes.is_empty() && admission.devices.is_empty());
     assert_eq!((admission.hostname.as_str(), admission.image_offered), ("node", true));
 }

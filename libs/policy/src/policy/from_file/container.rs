@@ -88,6 +88,7 @@ pub(super) fn container(
         seccomp: match file.seccomp {
             SeccompFile::Agent => Seccomp::Agent,
             SeccompFile::Host => Seccomp::Host,
+            SeccompFile::Any => Seccomp::Any,
         },
         masked_paths: match file.masked_paths {
             MaskedPathsFile::Agent => MaskedPaths::Agent,
