@@ -6,7 +6,7 @@ export CELLA_CACHE
 export CARGO_TARGET_DIR ?= $(CELLA_CACHE)/target
 export CELLA_OVMF := $(CELLA_CACHE)/tools/ovmf/usr/share/ovmf/OVMF.amdsev.fd
 
-.PHONY: help setup build guest-image demo test conformance lint deny bench fuzz clean
+.PHONY: help setup build guest-image demo test conformance lint deny bench soak fuzz clean
 
 help: ## say what each target does
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 20
@@ -44,6 +44,9 @@ deny: ## licences, sources, banned crates (installs cargo-deny once)
 
 bench: ## measure, print medians and ratios, and one line of figures
 	@scripts/bench
+
+soak: ## many short lives (SOAK_CYCLES, default 300): every exit status right, nothing left, nothing grown
+	@scripts/soak
 
 fuzz: ## run each fuzz target for FUZZ_SECONDS (default 60)
 	@scripts/fuzz

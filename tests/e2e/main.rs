@@ -11,6 +11,7 @@ mod launch;
 mod light;
 mod network;
 mod operator;
+mod task;
 
 use std::{process::ExitCode, sync::Arc};
 
@@ -22,7 +23,7 @@ type Case = fn(&Fixture) -> anyhow::Result<()>;
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);
-    let groups: [(&str, &[(&str, Case)]); 9] = [
+    let groups: [(&str, &[(&str, Case)]); 10] = [
         ("light", light::CASES),
         ("launch", launch::CASES),
         ("denial", denial::CASES),
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
         ("config", config::CASES),
         ("network", network::CASES),
         ("operator", operator::CASES),
+        ("task", task::CASES),
     ];
     let cases = groups.iter().flat_map(|(group, cases)| {
         cases

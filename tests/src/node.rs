@@ -8,7 +8,11 @@ use std::{
 
 use anyhow::Result;
 
-use crate::{Stack, process::run, workload::Written};
+use crate::{
+    Stack,
+    process::{run, wait_until},
+    workload::Written,
+};
 
 /// One `ctr run` in the making.
 #[derive(Clone)]
@@ -102,6 +106,34 @@ impl Run {
             .stdout(output.try_clone()?)
             .stderr(output)
             .spawn()?)
+    }
+
+    /// Starts it with its output in a pipe of the caller's.
+    ///
+    /// # Errors
+    /// When ctr cannot be run.
+    pub fn spawn_piped(&self, stack: &Stack) -> Result<Child> {
+        Ok(self
+            .command(stack)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()?)
+    }
+
+    /// Runs it to its end with its output poured into `output`, and gives its exit status.
+    ///
+    /// # Errors
+    /// When ctr cannot be run or does not end within `limit`.
+    pub fn pour(&self, stack: &Stack, output: Stdio, limit: Duration) -> Result<i32> {
+        let mut child = self.command(stack).stdin(Stdio::null()).stdout(output).spawn()?;
+        let ended = wait_until(limit, || Ok(child.try_wait()?));
+        if ended.is_err() {
+            child.kill().ok();
+            child.wait().ok();
+            self.remove(stack)?;
+        }
+        Ok(ended?.code().unwrap_or(-1))
     }
 
     fn command(&self, stack: &Stack) -> Command {

@@ -20,6 +20,8 @@ pub struct Workload {
     pub registry: String,
     /// Model: artifact reference, key id, name, version.
     pub model: Option<(String, String, String, u64)>,
+    /// Further lines of the container's table.
+    pub container: String,
 }
 
 /// A written policy.
@@ -43,7 +45,15 @@ impl Workload {
             kbs: stack.var("KBS_GUEST").to_owned(),
             registry: stack.var("REGISTRY_GUEST").to_owned(),
             model: None,
+            container: String::new(),
         }
+    }
+
+    /// Adds lines to the container's table; tables of its own last.
+    #[must_use]
+    pub fn container(mut self, lines: &str) -> Self {
+        self.container.push_str(lines);
+        self
     }
 
     /// Adds a model, mounted at `/models/demo`.
@@ -71,6 +81,7 @@ impl Workload {
             keys = quoted(&self.image_keys),
             args = quoted(&self.args),
         );
+        text += &self.container;
         if let Some((artifact, key, name, version)) = &self.model {
             text += &format!(
                 "[[container.mount]]\ndestination = \"/models/demo\"\nmodel = {name:?}\n\
