@@ -325,7 +325,9 @@ impl Lab {
         thread::spawn(move || {
             let mut buffer = [0; 512];
             while let Ok((length, from)) = socket.recv_from(&mut buffer) {
-                socket.send_to(&answer(&buffer[..length]), from).ok();
+                socket
+                    .send_to(&answer(buffer.get(..length).unwrap_or_default()), from)
+                    .ok();
             }
         });
         Ok(())
