@@ -179,12 +179,18 @@ fn role(annotations: &BTreeMap<String, String>) -> Result<Role, BundleError> {
     }
 }
 
-/// The name under which containers share a shim: the sandbox's id under CRI, else the container's own.
+/// The name under which containers share a shim: the sandbox's id under CRI, else the container's own. A bundle without a
+/// specification is a sandbox of the Sandbox API.
 ///
 /// # Errors
-/// See [`Bundle::role`].
-pub fn grouping(bundle: &Bundle, id: &str) -> Result<String, BundleError> {
-    Ok(match bundle.role()? {
+/// See [`Bundle::load`] and [`Bundle::role`]. Blocking.
+pub fn grouping(dir: &Path, id: &str) -> Result<String, BundleError> {
+    let role = match Bundle::load(dir) {
+        Ok(bundle) => bundle.role()?,
+        Err(BundleError::Read { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Role::Sandbox,
+        Err(error) => return Err(error),
+    };
+    Ok(match role {
         Role::Member { sandbox } => sandbox,
         Role::Alone | Role::Sandbox => id.to_owned(),
     })
@@ -243,9 +249,18 @@ mod tests {
             std::fs::write(&path, format!("{{\"linux\": {{\"namespaces\": {namespaces}}}}}")).unwrap();
             assert_eq!(Bundle::load(dir.path()).unwrap().network_namespace(), expected);
         }
-        assert_eq!(
-            (grouping(&bundle, "me").unwrap().as_str(), bundle.container_name()),
-            ("me", "")
-        );
+        assert_eq!(bundle.container_name(), "");
+    }
+
+    #[test]
+    fn members_are_with_their_sandbox_and_a_sandbox_needs_no_specification() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(grouping(dir.path(), "me").unwrap(), "me");
+        let path = dir.path().join("config.json");
+        std::fs::write(&path, "{}").unwrap();
+        assert_eq!(grouping(dir.path(), "me").unwrap(), "me");
+        let member = r#"{"annotations": {"io.kubernetes.cri.container-type": "container", "io.kubernetes.cri.sandbox-id": "s"}}"#;
+        std::fs::write(&path, member).unwrap();
+        assert_eq!(grouping(dir.path(), "me").unwrap(), "s");
     }
 }

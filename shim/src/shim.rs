@@ -13,7 +13,9 @@ use containerd_shim::publisher::RemotePublisher;
 use containerd_shim::{Config, DeleteResponse, Error, ExitSignal, Flags, Result, Shim, StartOpts, spawn};
 use slog::{Level, Logger, error, info, o};
 
-use crate::bundle::{Bundle, grouping};
+#[cfg(feature = "failpoints")]
+use crate::bundle::Bundle;
+use crate::bundle::grouping;
 use crate::cleanup;
 use crate::logging::{self, Verbosity};
 use crate::metrics;
@@ -113,8 +115,7 @@ impl Shim for CellaShim {
         let invalid =
             |error: crate::bundle::BundleError| Error::InvalidArgument(crate::task::TaskError::from(error).message());
         // containerd starts this program in the bundle.
-        let bundle = Bundle::load(Path::new(".")).map_err(invalid)?;
-        let grouping = grouping(&bundle, &opts.id).map_err(invalid)?;
+        let grouping = grouping(Path::new("."), &opts.id).map_err(invalid)?;
         let owner = grouping == opts.id;
         let options = runtime_options(&opts.extensions);
         let vars = options.as_deref().map(|options| (OPTIONS, options));
