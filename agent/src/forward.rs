@@ -67,7 +67,7 @@ impl Forwarder {
     }
 }
 
-/// Serves connections for ever, at most [`MAX_CONNECTIONS`] at once.
+/// Serves connections for ever, at most `MAX_CONNECTIONS` at once.
 pub async fn listen(listener: impl StreamListener, forwarder: Forwarder) {
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {

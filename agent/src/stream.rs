@@ -1,6 +1,6 @@
 //! The containers' pipes on vsock: one stream each, taken once, by number.
 //!
-//! A process with a terminal has one stream for input and one for output, both the terminal ([`terminal`]).
+//! A process with a terminal has one stream for input and one for output, both the terminal (`terminal`).
 //!
 //! A peer connects to [`cella_protos::STREAM_PORT`] and sends the pipe's number as u32 (little endian); from then on raw
 //! bytes flow. The kernel's pipe is the only buffer: a host that does not read stops a container that prints, like any
@@ -244,7 +244,7 @@ async fn discard(mut pipe: impl AsyncRead + Unpin) {
 /// How long a pipe waits for the host.
 pub const CLAIM_LIMIT: Duration = Duration::from_secs(60);
 
-/// Stream connections at once: three for each of some hundreds of processes. Each takes a buffer of [`CHUNK`] bytes.
+/// Stream connections at once: three for each of some hundreds of processes. Each takes a buffer of `CHUNK` bytes.
 pub const MAX_CONNECTIONS: usize = 2048;
 
 /// From connecting to the number.

@@ -14,7 +14,7 @@
 //!
 //! Dropping can only give the container less than the host asked for: the agent starts from nothing and adds what the
 //! policy names. Bind mounts become volumes ([`crate::volumes`]); namespaces of the host are named, so that the agent can
-//! refuse them by name ([`isolation`]).
+//! refuse them by name (`isolation`).
 
 mod isolation;
 

@@ -9,14 +9,14 @@
 //! CNI plugins know nothing of it: `eth0` keeps its address, where nothing answers for it any more. The guest is told what
 //! `eth0` was told ([`PodNetwork`]) and checks form only. Any plugin that leaves an Ethernet interface in the namespace works.
 //!
-//! Everything is done by netlink ([`netlink`]), on a thread that is moved into the namespace and ends afterwards ([`NetNs`]),
+//! Everything is done by netlink, on a thread that is moved into the namespace and ends afterwards ([`NetNs`]),
 //! since `setns` is per thread and the async runtime's threads are shared.
 //!
 //! # What is left when something dies
 //!
 //! The tap is not persistent: it goes with its last descriptor, which QEMU holds, and QEMU goes with the shim. The nftables
-//! table is owned by a socket of the shim's and goes with it. What can stay is the ingress qdisc of `eth0`; [`detach`] removes
-//! it, from the shim or from `delete`, and [`attach`] replaces what an earlier shim left. The namespace itself is CNI's.
+//! table is owned by a socket of the shim's and goes with it. What can stay is the ingress qdisc of `eth0`; [`detach()`] removes
+//! it, from the shim or from `delete`, and [`attach()`] replaces what an earlier shim left. The namespace itself is CNI's.
 
 mod attach;
 mod error;

@@ -127,7 +127,7 @@ fn what_cannot_be_is_refused_by_name(f: &Fixture) -> Result<()> {
     for (flags, words) in [
         (vec![format!("network:{pod}")], "has no Ethernet interface that is up"),
         (
-            vec!["network:/proc/1/ns/net".into()],
+            vec!["network:/proc/self/ns/net".into()],
             "is the host's own network namespace",
         ),
         (vec!["network:/etc/hostname".into()], "is not a network namespace"),

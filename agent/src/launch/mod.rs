@@ -16,7 +16,7 @@
 //! ```
 //! A further process of a running container (exec) takes the same way: descriptor 5 is a pidfd of the container's process
 //! 1, the launcher joins that one's namespaces instead of making new ones, and there is nothing to mount. A process with a
-//! terminal makes it in the container's devpts and sends its master side over the socket ([`terminal`]).
+//! terminal makes it in the container's devpts and sends its master side over the socket (`terminal`).
 //!
 //! The launcher outlives the registration, so the container's exit status cannot be reaped before anybody waits for it.
 //! The plan is what the measured policy admits; nothing of it stands in argv or in the environment. Each failing step

@@ -65,7 +65,7 @@ impl Launcher {
     }
 
     /// Carries out `order` and returns once the program runs; `host` is the container's process 1 for [`Order::Exec`].
-    /// Waits while [`MAX_LAUNCHES`] others are under way.
+    /// Waits while `MAX_LAUNCHES` others are under way.
     ///
     /// On failure nothing is left running: the new process has ended or is killed. Not to be cancelled half way: call it
     /// from a task of its own.

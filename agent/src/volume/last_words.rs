@@ -46,7 +46,7 @@ impl LastWords {
         &self.file
     }
 
-    /// The first [`MAX_WORDS`] bytes of what was left in it.
+    /// The first `MAX_WORDS` bytes of what was left in it.
     pub fn read(&self) -> Vec<u8> {
         let mut words = Vec::new();
         let open = OpenOptions::new()

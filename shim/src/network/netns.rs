@@ -142,7 +142,7 @@ mod tests {
 
     #[test]
     fn the_hosts_own_network_is_refused_by_whatever_path() {
-        for path in ["/proc/self/ns/net", "/proc/1/ns/net"] {
+        for path in ["/proc/self/ns/net", "/proc/thread-self/ns/net"] {
             match NetNs::open(Path::new(path)) {
                 Err(NetworkError::HostNamespace { .. }) => {}
                 other => panic!("{path}: {other:?}"),

@@ -210,7 +210,7 @@ mod tests {
         );
         assert!(refused.message().contains("remove hostNetwork"), "{refused}");
         // By its path too.
-        let refused = choose(&bundle(Some("sandbox"), Some("/proc/1/ns/net"), "")).unwrap_err();
+        let refused = choose(&bundle(Some("sandbox"), Some("/proc/self/ns/net"), "")).unwrap_err();
         assert!(
             matches!(refused, TaskError::Network(NetworkError::HostNamespace { .. })),
             "{refused}"

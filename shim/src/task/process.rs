@@ -238,7 +238,7 @@ impl Process {
         self.killed_by.store(signal, Ordering::Relaxed);
     }
 
-    /// 128 + the signal of [`Container::note_kill`], else `otherwise`.
+    /// 128 + the signal of [`Self::note_kill`], else `otherwise`.
     pub fn status_or(&self, otherwise: u32) -> u32 {
         match self.killed_by.load(Ordering::Relaxed) {
             0 => otherwise,
