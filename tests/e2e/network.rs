@@ -91,7 +91,7 @@ fn a_pod_is_reached_and_reaches_others(f: &Fixture) -> Result<()> {
 
     run.remove(&f.stack)?;
     ctr.wait()?;
-    lab.untouched("pod")
+    lab.becomes_untouched("pod")
 }
 
 fn a_killed_shim_leaves_the_namespace_as_it_was(f: &Fixture) -> Result<()> {
@@ -104,12 +104,12 @@ fn a_killed_shim_leaves_the_namespace_as_it_was(f: &Fixture) -> Result<()> {
     succeed(Command::new("kill").args(["-9", &shim.to_string()]), LIMIT)?;
     ctr.wait()?;
     run.remove(&f.stack)?;
-    wait_until(LIMIT, || Ok(lab.untouched("pod").ok())).context("after the shim was killed")?;
+    lab.becomes_untouched("pod").context("after the shim was killed")?;
     // And the namespace can be used again.
     let (run, mut ctr, _) = lab.start(f, line, "serving")?;
     run.remove(&f.stack)?;
     ctr.wait()?;
-    lab.untouched("pod")
+    lab.becomes_untouched("pod")
 }
 
 fn what_cannot_be_is_refused_by_name(f: &Fixture) -> Result<()> {
@@ -320,7 +320,8 @@ impl Lab {
     fn name_server(&self, which: &str, address: &str) -> Result<()> {
         let address: IpAddr = address.parse()?;
         let netns = NetNs::open(&self.path(which))?;
-        let socket = netns.run(|| Ok(UdpSocket::bind((address, 53))))??;
+        // An IPv6 address that is still looked for on the link cannot be bound to.
+        let socket = wait_until(LIMIT, || Ok(netns.run(|| Ok(UdpSocket::bind((address, 53))))?.ok()))?;
         socket.set_read_timeout(Some(BOOT))?;
         thread::spawn(move || {
             let mut buffer = [0; 512];
@@ -352,6 +353,12 @@ impl Lab {
         })?;
         ensure!(printed.contains(word), "the container ended: {printed}");
         Ok((run, ctr, printed))
+    }
+
+    /// [`Self::untouched`], once what containerd does after the task's end has been done.
+    fn becomes_untouched(&self, which: &str) -> Result<()> {
+        let waited = wait_until(LIMIT, || Ok(self.untouched(which).ok()));
+        waited.or_else(|_| self.untouched(which))
     }
 
     /// Nothing of ours is in the namespace.

@@ -1,6 +1,7 @@
 //! Connecting a guest to the interfaces of a namespace, and undoing it.
 
 use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use slog::{Logger, warn};
@@ -17,6 +18,10 @@ use super::{nat, tap, tc};
 const MAX_INTERFACES: usize = 8;
 /// What our taps are called, with a number: the first interface's is `cella0`.
 const TAP: &str = "cella";
+/// How long a tap may outlive its QEMU.
+const TAP_LINGERS: Duration = Duration::from_secs(2);
+/// Between two looks at it.
+const RETRY: Duration = Duration::from_millis(10);
 
 /// One NIC of the guest.
 #[derive(Debug)]
@@ -113,7 +118,15 @@ pub fn detach(id: &NetNsId) -> Result<(), NetworkError> {
     let Some(netns) = NetNs::find(id)? else {
         return Ok(());
     };
-    netns.run(|| disconnect(&mut Netlink::route()?))
+    netns.run(|| {
+        let mut netlink = Netlink::route()?;
+        let end = Instant::now() + TAP_LINGERS;
+        // QEMU polls its taps with io_uring, and the kernel lets go of what a ring held a moment after the process has ended.
+        while !disconnect(&mut netlink)? && Instant::now() < end {
+            std::thread::park_timeout(RETRY);
+        }
+        Ok(())
+    })
 }
 
 /// Makes the tap for `link`, after a look at whether anything stands in the way.
@@ -179,12 +192,12 @@ fn index_of(netlink: &mut Netlink, name: &str) -> Result<u32, NetlinkError> {
     })
 }
 
-fn disconnect(netlink: &mut Netlink) -> Result<(), NetworkError> {
+fn disconnect(netlink: &mut Netlink) -> Result<bool, NetworkError> {
     let links = link::links(netlink)?;
     for tap in links.iter().filter(|link| is_ours(link)) {
         // Whoever holds one that was left over ends its life; one that is held belongs to a VM that runs.
         if prepare(netlink, tap, &tap.name).is_err_and(|error| matches!(error, NetworkError::InUse { .. })) {
-            return Ok(());
+            return Ok(false);
         }
     }
     for link in links.iter().filter(|link| link.is_for_guest() && !is_ours(link)) {
@@ -197,7 +210,7 @@ fn disconnect(netlink: &mut Netlink) -> Result<(), NetworkError> {
         }
     }
     nat::remove(&mut Netlink::netfilter()?)?;
-    Ok(())
+    Ok(true)
 }
 
 fn is_ours(link: &Link) -> bool {
