@@ -75,11 +75,7 @@ impl Switch for Vsock {
         match self {
             Self::VhostUser { socket } => {
                 let chardev = Opts::of("socket").with("id", "vsock0").with("path", socket);
-                // Without event_idx the guest's driver kicks at each request: with it, a first kick that
-                // vhost-device-vsock 0.3 misses while it starts is the last one, and no connection ever gets through.
-                let device = Opts::of("vhost-user-vsock-pci")
-                    .with("chardev", "vsock0")
-                    .with("event_idx", "off");
+                let device = Opts::of("vhost-user-vsock-pci").with("chardev", "vsock0");
                 line.extend([
                     "-chardev".into(),
                     chardev.into_string(),
@@ -176,7 +172,8 @@ mod tests {
         let user = Vsock::VhostUser {
             socket: "/run/c,d/vhost.sock".into(),
         };
-        let expected = "-chardev socket,id=vsock0,path=/run/c,,d/vhost.sock -device vhost-user-vsock-pci,chardev=vsock0,event_idx=off";
+        let expected =
+            "-chardev socket,id=vsock0,path=/run/c,,d/vhost.sock -device vhost-user-vsock-pci,chardev=vsock0";
         assert_eq!(rendered(&user), expected);
         let kernel = Vsock::Vhost {
             cid: GuestCid::new(77).unwrap(),

@@ -141,7 +141,7 @@ mod tests {
             -machine q35,smm=off,usb=off,vmport=off,dump-guest-core=off,mem-merge=off,memory-backend=mem0 \
             -accel tcg -cpu max,-erms,-fsrm,-avx2,-vaes -smp 1 \
             -m 1024M -object memory-backend-memfd,id=mem0,size=1024M,share=on \
-            -chardev socket,id=vsock0,path=/r/vhost.sock -device vhost-user-vsock-pci,chardev=vsock0,event_idx=off \
+            -chardev socket,id=vsock0,path=/r/vhost.sock -device vhost-user-vsock-pci,chardev=vsock0 \
             -netdev user,id=net0,ipv6=off \
             -device virtio-net-pci,netdev=net0,mac=02:00:00:00:00:01,disable-legacy=on,romfile= \
             -blockdev file,node-name=initdata0,filename=/r/initdata.img,read-only=on \
