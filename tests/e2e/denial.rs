@@ -12,6 +12,7 @@ pub(crate) const CASES: &[(&str, Case)] = &[
     ("t1_another_argument", another_argument),
     ("t1_another_environment_variable", another_variable),
     ("t1_another_mount", another_mount),
+    ("t1_a_folder_of_the_host", host_path),
     ("t1_another_image", another_image),
     ("t1_another_working_directory", another_directory),
     ("t1_another_user", another_user),
@@ -43,8 +44,19 @@ fn another_variable(f: &Fixture) -> Result<()> {
 fn another_mount(f: &Fixture) -> Result<()> {
     denied(
         f,
-        &["--mount", "type=bind,src=/etc,dst=/host,options=rbind:ro"],
+        &["--mount", "type=tmpfs,src=tmpfs,dst=/host,options=size=1m"],
         &["/host"],
+    )
+}
+
+/// The shim names what cannot be; the agent, which must not depend on the shim, has its own tests of the same.
+fn host_path(f: &Fixture) -> Result<()> {
+    let policy = f.allowed(&f.shell(&hello()))?;
+    let flags = ["--mount", "type=bind,src=/etc,dst=/host,options=rbind:ro"];
+    let out = f.start(&policy, &hello()).flags(&flags).go(&f.stack)?;
+    refused(
+        &out,
+        &["mount /host", "hostPath", "/etc", "cannot be kept confidential"],
     )
 }
 
