@@ -221,6 +221,15 @@ impl Host {
         }
     }
 
+    /// Waits until an event is among those that were told.
+    pub(crate) async fn events_have(&self, expected: &str) {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !self.events.seen().iter().any(|event| event == expected) {
+            assert!(Instant::now() < deadline, "{:?}", self.events.seen());
+            tokio::task::yield_now().await;
+        }
+    }
+
     fn fifo(&self, name: &str) -> PathBuf {
         let path = self.dir.path().join(name);
         // An exec's id may be used again.

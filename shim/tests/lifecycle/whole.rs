@@ -82,11 +82,15 @@ async fn a_sandbox_is_measured_whole_and_has_nothing_to_pause() {
 async fn out_of_memory_is_told_when_it_happens() {
     let host = Host::new("oom").await;
     let (process, _pipes) = host.running().await;
-    host.last_event("oom").await;
+    host.events_have("oom").await;
     host.pod.clone().kill(process.clone(), 9, false).await.unwrap();
     process.exited().await;
     host.last_event("exit 137").await;
-    assert_eq!(host.events.seen(), ["create", "start", "oom", "exit 137"]);
+    // The guest tells it on a way of its own, so that a start may still be on its way to containerd.
+    let seen = host.events.seen();
+    let others: Vec<_> = seen.iter().filter(|event| event.as_str() != "oom").collect();
+    assert_eq!(others, ["create", "start", "exit 137"]);
+    assert_eq!(seen.len(), others.len() + 1);
 }
 
 #[tokio::test]
