@@ -318,3 +318,25 @@ async fn a_created_container_can_be_killed_and_deleted() {
         137
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn t21_calls_that_are_left_to_the_host_do_not_reach_it() {
+    if !is_root() {
+        return;
+    }
+    // On the agent's list is no unshare; vsock is denied without it, too.
+    let calls = "import ctypes, socket\n\
+                 print('unshare', ctypes.CDLL(None).unshare(0))\n\
+                 try: socket.socket(40, 1)\n\
+                 except OSError as error: print('vsock', error.errno)\n\
+                 print('io_uring', ctypes.CDLL(None, use_errno=True).syscall(425, 0, 0), ctypes.get_errno())";
+    let run = async |seccomp: &str| {
+        let stdio = format!("stdio = \"allow\"\nseccomp = \"{seccomp}\"");
+        let policy = policy(&["/usr/bin/python3", "-c", calls], &[("stdio = \"allow\"", &stdio)]);
+        Machine::new().run(&policy).await
+    };
+    let (status, output, errors) = run("any").await;
+    assert_eq!((status, output.as_str()), (0, "unshare 0\nvsock 1\nio_uring -1 1\n"), "{errors}");
+    let (_, output, errors) = run("agent").await;
+    assert!(output.starts_with("unshare -1\nvsock 1\n"), "{output}{errors}");
+}

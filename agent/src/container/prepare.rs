@@ -25,7 +25,7 @@ pub(super) struct Rights {
     pub(super) privileged: bool,
     /// Whether users other than root keep their capabilities: those that the policy itself names.
     pub(super) ambient: bool,
-    /// Whether the agent's system call filter holds.
+    /// Whether the agent's allow-list of system calls holds.
     pub(super) agent_seccomp: bool,
     /// A system call filter of the host's.
     pub(super) host_seccomp: Option<HostSeccomp>,
@@ -140,10 +140,9 @@ pub(super) fn process(
         terminal,
         no_new_privileges: admitted.no_new_privileges,
         ambient: rights.ambient,
-        seccomp: match (rights.privileged, rights.agent_seccomp) {
-            (true, _) => SeccompPlan::Machine,
-            (false, true) => SeccompPlan::Container,
-            (false, false) => SeccompPlan::Host,
+        seccomp: match rights.agent_seccomp && !rights.privileged {
+            true => SeccompPlan::Container,
+            false => SeccompPlan::Machine,
         },
         host_seccomp: rights.host_seccomp.clone(),
     };

@@ -173,10 +173,9 @@ pub struct ProcessPlan {
 pub enum SeccompPlan {
     /// An allow-list: what a container needs.
     Container,
-    /// For a privileged container: everything but what would reach the host or replace the kernel.
+    /// For a privileged container, and for one whose calls the policy leaves to the host: everything but what would reach the
+    /// host or replace the kernel.
     Machine,
-    /// None: the policy leaves it to the host.
-    Host,
 }
 
 /// Size of a terminal in characters; 0 = not said.

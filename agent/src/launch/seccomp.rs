@@ -40,8 +40,9 @@ pub fn programs() -> Result<[BpfProgram; 2], BackendError> {
     Ok([allow, unknown])
 }
 
-/// The program for a privileged container: it may do anything to the guest, but not speak to the host in the agent's place
-/// nor put another kernel or kernel code in place of what was measured. io_uring would open sockets past any filter.
+/// The program that no container is without: a privileged one may do anything to the guest, and one whose calls the policy
+/// leaves to the host whatever that lets pass; but none speaks to the host in the agent's place nor puts another kernel or
+/// kernel code in place of what was measured. io_uring would open sockets past any filter.
 pub fn machine_program() -> Result<BpfProgram, BackendError> {
     let vsock = rule(0, SeccompCmpOp::Eq, i64::from(libc::AF_VSOCK).cast_unsigned())?;
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
@@ -57,13 +58,12 @@ pub fn machine_program() -> Result<BpfProgram, BackendError> {
     SeccompFilter::new(rules, SeccompAction::Allow, errno(Errno::EPERM), TargetArch::x86_64)?.try_into()
 }
 
-/// Installs the agent's filter, if it holds, and the host's on the calling thread, for ever. It must be the process's only one.
+/// Installs the agent's filter and the host's on the calling thread, for ever. It must be the process's only one.
 pub(super) fn install(plan: SeccompPlan, host: Option<&HostSeccomp>) -> Result<(), StepError> {
     let unbuilt = |_| StepError::at("build", "the seccomp filter")(Errno::EINVAL);
     let mut all = match plan {
         SeccompPlan::Container => programs().map_err(unbuilt)?.to_vec(),
         SeccompPlan::Machine => vec![machine_program().map_err(unbuilt)?],
-        SeccompPlan::Host => Vec::new(),
     };
     if let Some(host) = host {
         all.extend(host.programs().map_err(unbuilt)?);

@@ -199,7 +199,7 @@ pub enum SeccompFile {
     Agent,
     /// The agent's filter and the host's.
     Host,
-    /// The host's alone, or none.
+    /// The host's in place of the agent's list, or none.
     Any,
 }
 
