@@ -8,7 +8,11 @@
 
 mod common;
 
-use cella_agent::{container::ContainerError, launch::LaunchError, stage::StageName};
+use cella_agent::{
+    container::{ContainerError, ProcessId},
+    launch::LaunchError,
+    stage::StageName,
+};
 use common::{Machine, id, is_root, policy, script};
 use tokio::io::AsyncWriteExt;
 
@@ -339,4 +343,42 @@ async fn t21_calls_that_are_left_to_the_host_do_not_reach_it() {
     assert_eq!((status, output.as_str()), (0, "unshare 0\nvsock 1\nio_uring -1 1\n"), "{errors}");
     let (_, output, errors) = run("agent").await;
     assert!(output.starts_with("unshare -1\nvsock 1\n"), "{output}{errors}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_many_deletes_one_succeeds() {
+    if !is_root() {
+        return;
+    }
+    let machine = Machine::new();
+    let delete = async |process: &ProcessId| {
+        let tasks: Vec<_> = (0..32)
+            .map(|_| {
+                let (containers, process) = (machine.containers.clone(), process.clone());
+                tokio::spawn(async move { containers.delete(&process).await })
+            })
+            .collect();
+        let mut deleted = 0;
+        for task in tasks {
+            match task.await.unwrap() {
+                Ok(_) => deleted += 1,
+                Err(ContainerError::Unknown { .. } | ContainerError::State { .. }) => {}
+                Err(error) => panic!("{error}"),
+            }
+        }
+        deleted
+    };
+    machine.create(&script("sleep 60")).unwrap();
+    machine.start().await.unwrap();
+    for _ in 0..50 {
+        machine.add_exec("e1", common::process(&["/bin/true"])).unwrap();
+        assert_eq!(delete(&common::exec_id("e1")).await, 1);
+    }
+    machine.containers.signal(&id().first_process(), 9, true).unwrap();
+    machine.wait().await;
+    assert_eq!(delete(&id().first_process()).await, 1);
+    for _ in 0..50 {
+        machine.create(&script("true")).unwrap();
+        assert_eq!(delete(&id().first_process()).await, 1);
+    }
 }

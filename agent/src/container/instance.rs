@@ -163,14 +163,15 @@ impl Instance {
             process: admitted,
             pipes: wanted,
         } = creation;
-        if self.first.state() != ProcessState::Running {
-            return Err(self.first.refuse("given another process"));
-        }
         let id = ProcessId {
             container: self.id.clone(),
             exec: Some(exec.clone()),
         };
         let mut execs = self.execs();
+        // Under this lock, under which the end of the container takes them away.
+        if self.first.state() != ProcessState::Running {
+            return Err(self.first.refuse("given another process"));
+        }
         if execs.contains_key(&exec) {
             return Err(ContainerError::Exists { process: id });
         }
@@ -292,14 +293,24 @@ impl Instance {
 
     /// Forgets a further process that does not run.
     pub(super) fn remove_exec(&self, id: &ExecId) -> Result<Ended, ContainerError> {
-        let ended = self.exec(id)?.process.retire()?;
-        self.execs().remove(id);
+        let mut execs = self.execs();
+        let exec = execs.get(id).ok_or_else(|| self.unknown(id))?;
+        let ended = exec.process.retire()?;
+        execs.remove(id);
         Ok(ended)
     }
 
-    /// Takes away everything that is left of it.
+    /// Takes away everything that is left of it. Of several callers one does, unless that fails. Not to be cancelled.
     pub(super) async fn remove(&self) -> Result<Ended, ContainerError> {
         let ended = self.first.retire()?;
+        let removed = self.remove_rest().await;
+        if removed.is_err() {
+            self.first.reinstate();
+        }
+        removed.map(|()| ended)
+    }
+
+    async fn remove_rest(&self) -> Result<(), ContainerError> {
         // Without the first process none of these runs: the wait is for the agent to hear of it.
         let execs = std::mem::take(&mut *self.execs());
         for exec in execs.into_values() {
@@ -323,7 +334,7 @@ impl Instance {
             _ => {}
         }
         info!(self.setting.log, "container deleted"; "container" => %self.policy.name, "id" => %self.id);
-        Ok(ended)
+        Ok(())
     }
 
     pub(super) fn snapshot(&self) -> Snapshot {
@@ -454,12 +465,16 @@ impl Instance {
     }
 
     fn exec(&self, id: &ExecId) -> Result<Arc<Exec>, ContainerError> {
-        self.execs().get(id).cloned().ok_or_else(|| ContainerError::Unknown {
+        self.execs().get(id).cloned().ok_or_else(|| self.unknown(id))
+    }
+
+    fn unknown(&self, id: &ExecId) -> ContainerError {
+        ContainerError::Unknown {
             process: ProcessId {
                 container: self.id.clone(),
                 exec: Some(id.clone()),
             },
-        })
+        }
     }
 
     fn execs(&self) -> MutexGuard<'_, BTreeMap<ExecId, Arc<Exec>>> {

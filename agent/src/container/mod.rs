@@ -10,7 +10,8 @@
 //! A container's first process and each further one (exec) go through the same states. An exec can be made and started
 //! while the first process runs, ends with it at the latest, and is killed by nothing before its start. Each process's
 //! state has one lock; what waits (pulls, launch, exit) runs in a task of its own, so that a host that drops its
-//! connection cannot leave a process between two states. A process whose start failed is stopped with status 255.
+//! connection cannot leave a process between two states. A process whose start failed is stopped with status 255. Of
+//! several deletes at once one succeeds, so that none takes away what was made under the same id in the meantime.
 
 mod cgroup;
 mod error;
@@ -231,9 +232,14 @@ impl Containers {
         if let Some(exec) = &id.exec {
             return instance.remove_exec(exec);
         }
-        let ended = instance.remove().await?;
-        self.lock().remove(&id.container);
-        Ok(ended)
+        let (containers, container) = (self.clone(), id.container.clone());
+        // The task goes on when the caller goes away, and it is the only one for this instance: what is removed is no other.
+        let removal = tokio::spawn(async move {
+            let removed = instance.remove().await;
+            removed.inspect(|_| drop(containers.lock().remove(&container)))
+        });
+        let process = id.clone();
+        removal.await.unwrap_or(Err(ContainerError::Interrupted { process }))
     }
 
     /// What the policy says of a container.

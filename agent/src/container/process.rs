@@ -41,6 +41,8 @@ enum State {
         handle: Arc<OwnedFd>,
     },
     Stopped,
+    /// Stopped, and somebody is taking it away.
+    Retired,
 }
 
 /// What a container or process is doing.
@@ -200,13 +202,13 @@ impl Process {
         match &mut *self.lock() {
             State::Running { exit, .. } => drop(exit.kill(&self.setting.reaper, libc::SIGKILL)),
             State::Starting { cancel } => drop(cancel.take().map(|cancel| cancel.send(()))),
-            State::Created { .. } | State::Stopped => {}
+            State::Created { .. } | State::Stopped | State::Retired => {}
         }
     }
 
     /// Sets its terminal's size, now or as soon as there is one.
     pub(super) fn resize(&self, size: TerminalSize) -> Result<(), ContainerError> {
-        if let state @ State::Stopped = &*self.lock() {
+        if let state @ (State::Stopped | State::Retired) = &*self.lock() {
             return Err(self.not_in(state, "resized"));
         }
         let failed = |source| ContainerError::Resize {
@@ -225,7 +227,7 @@ impl Process {
         match &*self.lock() {
             State::Created { .. } | State::Starting { .. } => ProcessState::Created,
             State::Running { .. } => ProcessState::Running,
-            State::Stopped => ProcessState::Stopped,
+            State::Stopped | State::Retired => ProcessState::Stopped,
         }
     }
 
@@ -250,12 +252,11 @@ impl Process {
         }
     }
 
-    /// The end of a process that is to be forgotten; a created one is stopped by it.
+    /// The end of a process that is to be forgotten; a created one is stopped by it. Only one caller may forget it.
     pub(super) fn retire(&self) -> Result<Ended, ContainerError> {
         let mut state = self.lock();
         match &*state {
-            State::Created { .. } => *state = State::Stopped,
-            State::Stopped => {}
+            State::Created { .. } | State::Stopped => *state = State::Retired,
             other => return Err(self.not_in(other, "deleted")),
         }
         drop(state);
@@ -268,6 +269,14 @@ impl Process {
             }
         });
         Ok(self.ended.borrow().unwrap_or(never_ran))
+    }
+
+    /// After [`Self::retire`], when it could not be forgotten: the next caller may try.
+    pub(super) fn reinstate(&self) {
+        let mut state = self.lock();
+        if matches!(*state, State::Retired) {
+            *state = State::Stopped;
+        }
     }
 
     /// The failure of a request that this state does not allow.
@@ -291,6 +300,7 @@ impl Process {
             State::Starting { .. } => "starting",
             State::Running { .. } => "running",
             State::Stopped => "stopped",
+            State::Retired => "being deleted",
         };
         ContainerError::State {
             process: self.id.clone(),
