@@ -9,7 +9,7 @@
 mod common;
 
 use cella_agent::{
-    container::{ContainerError, ProcessId},
+    container::{CgroupRoot, ContainerError, ProcessId},
     launch::LaunchError,
     stage::StageName,
 };
@@ -381,4 +381,19 @@ async fn of_many_deletes_one_succeeds() {
         machine.create(&script("true")).unwrap();
         assert_eq!(delete(&id().first_process()).await, 1);
     }
+}
+
+#[tokio::test]
+async fn a_container_that_cannot_be_made_leaves_nothing() {
+    let groups = tempfile::tempdir().unwrap();
+    std::fs::write(groups.path().join("cgroup.controllers"), "cpu memory pids").unwrap();
+    let root = CgroupRoot::make(groups.path()).unwrap();
+    // Its limits cannot be written.
+    std::fs::write(groups.path().join("cella/c1"), "").unwrap();
+    let machine = Machine::with(Some(root));
+    let error = machine.create(&script("true")).unwrap_err();
+    assert!(matches!(error, ContainerError::Cgroup(_)), "{error}");
+    assert!(machine.containers.snapshots().is_empty());
+    let bundles = std::fs::read_dir(machine.dir.path().join("containers")).unwrap();
+    assert_eq!(bundles.count(), 0);
 }

@@ -169,7 +169,9 @@ impl Containers {
                 id: other.id().clone(),
             });
         }
-        let (instance, numbers) = Instance::create(Arc::clone(&self.setting), creation)?;
+        let id = creation.id.clone();
+        let made = Instance::create(Arc::clone(&self.setting), creation);
+        let (instance, numbers) = made.inspect_err(|_| self.setting.discard(&id))?;
         instances.insert(instance.id().clone(), Arc::new(instance));
         Ok(numbers)
     }
@@ -308,5 +310,14 @@ impl Setting {
             source,
         })?;
         Ok(bundle)
+    }
+
+    /// Takes away what there is of a container that could not be made.
+    fn discard(&self, id: &ContainerId) {
+        if let Some(root) = &self.cgroups {
+            root.discard(id);
+        }
+        // Not there where it was the directory that could not be made.
+        let _ = fs::remove_dir(self.bundle(id));
     }
 }

@@ -12,7 +12,7 @@ use std::{
 use async_trait::async_trait;
 use cella_agent::{
     container::{
-        ContainerError, ContainerId, Containers, Creation, Ended, ExecCreation, ExecId, Limits, ProcessId, Setting,
+        CgroupRoot, ContainerError, ContainerId, Containers, Creation, Ended, ExecCreation, ExecId, Limits, ProcessId, Setting,
         StreamNumbers, Supply, WantedPipes,
     },
     launch::Launcher,
@@ -64,6 +64,10 @@ pub struct Machine {
 
 impl Machine {
     pub fn new() -> Self {
+        Self::with(None)
+    }
+
+    pub fn with(cgroups: Option<CgroupRoot>) -> Self {
         nix::sys::prctl::set_child_subreaper(true).unwrap();
         let mut children = signal(SignalKind::child()).unwrap();
         tokio::spawn(async move {
@@ -79,7 +83,7 @@ impl Machine {
         let containers = Containers::new(Setting {
             state_dir: dir.path().join("containers"),
             launcher: Launcher::new(env!("CARGO_BIN_EXE_cella-agent"), REAPER.clone()),
-            cgroups: None,
+            cgroups,
             writable_mib: 16,
             streams: streams.clone(),
             reaper: REAPER.clone(),

@@ -66,6 +66,12 @@ impl CgroupRoot {
         Ok(group)
     }
 
+    /// Takes away the group of a container that could not be made; nothing is in it.
+    pub(super) fn discard(&self, id: &ContainerId) {
+        // Not there where it was the group that could not be made.
+        let _ = fs::remove_dir(self.0.join(id.as_str()));
+    }
+
     /// What all containers use together.
     pub fn stats(&self) -> Result<Stats, CgroupError> {
         stats::read(&self.0)
