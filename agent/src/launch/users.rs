@@ -24,6 +24,10 @@ pub(super) fn resolve(plan: &ProcessPlan) -> Result<ProcessPlan, StepError> {
         let groups: BTreeSet<u32> = plan.additional_gids.iter().copied().chain(found.groups).collect();
         plan.additional_gids = groups.into_iter().collect();
     }
+    let mut ids = [plan.uid, plan.gid].into_iter().chain(plan.additional_gids.iter().copied());
+    if ids.any(|id| id == LEAVE) {
+        return Err(StepError::at("become", "user or group 4294967295")(Errno::EINVAL));
+    }
     if !plan.env.iter().any(|variable| variable.starts_with("HOME=")) {
         let entry = entries(&passwd).find(|entry| entry.uid == plan.uid);
         let home = entry.map(|entry| entry.home).filter(|home| home.starts_with('/'));
@@ -121,6 +125,9 @@ fn open(path: &str) -> Result<File, Errno> {
     }
 }
 
+/// What setresuid(2) and setresgid(2) take for "leave it as it is": the process would stay root.
+const LEAVE: u32 = u32::MAX;
+
 /// Bytes of such a file that are read.
 const MAX_FILE: u64 = 1 << 20;
 
@@ -181,6 +188,21 @@ mod tests {
         assert_eq!(resolve(&process).unwrap().env, ["HOME=/root"]);
         process.uid = 4_000_000;
         assert_eq!(resolve(&process).unwrap().env, ["HOME=/"]);
+    }
+
+    #[test]
+    fn nobody_stays_root_by_an_id_that_is_none() {
+        for (uid, gid, lookup) in [
+            (u32::MAX, 1, None),
+            (1, u32::MAX, None),
+            (0, 0, Some("4294967295")),
+            (0, 0, Some("0:4294967295")),
+        ] {
+            let mut process = plan().process;
+            (process.uid, process.gid, process.lookup) = (uid, gid, lookup.map(str::to_owned));
+            let error = resolve(&process).unwrap_err();
+            assert!(error.line().contains("4294967295"), "{}", error.line());
+        }
     }
 
     #[test]
