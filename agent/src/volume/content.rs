@@ -171,7 +171,8 @@ fn path(text: &str) -> Result<PathBuf, VolumeError> {
     let part = |part: &str| {
         (1..=MAX_PART).contains(&part.len()) && part != "." && part != ".." && !part.contains(char::is_control)
     };
-    if text.len() <= MAX_PATH && !text.starts_with("..") && text.split('/').all(part) {
+    let mut parts = text.split('/');
+    if text.len() <= MAX_PATH && parts.clone().count() <= MAX_PARTS && !text.starts_with("..") && parts.all(part) {
         Ok(PathBuf::from(text))
     } else {
         Err(VolumeError::Path { path: shown(text) })
@@ -189,6 +190,9 @@ pub(super) const MAX_NAME: usize = 64;
 
 /// Bytes of a file's path.
 pub(super) const MAX_PATH: usize = 1024;
+
+/// Parts of a path: each but the last is a directory, which takes far more memory than its name does in a request.
+pub(super) const MAX_PARTS: usize = 32;
 
 /// Bytes of a path's part: what a directory entry holds.
 const MAX_PART: usize = 255;
@@ -281,11 +285,14 @@ pub(super) mod tests {
             "a\0b",
             &"a".repeat(256),
             &"a/".repeat(600),
+            &format!("{}a", "a/".repeat(32)),
         ] {
             let error = refusal("config-map", &[(bad, ""), ("other", "")]);
             assert!(matches!(error, VolumeError::Path { .. }), "{bad:?}: {error}");
         }
-        assert!(Content::parse(request("config-map", &[("a..b", ""), ("d/..data", "")])).is_ok());
+        let deepest = format!("{}a", "a/".repeat(31));
+        let good = [("a..b", ""), ("d/..data", ""), (deepest.as_str(), "")];
+        assert!(Content::parse(request("config-map", &good)).is_ok());
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::{io, path::PathBuf};
 
 use cella_policy::VolumeKind;
 
-use super::content::{MAX_FILES, MAX_NAME, MAX_PATH, MAX_TOTAL_BYTES, MAX_VOLUMES};
+use super::content::{MAX_FILES, MAX_NAME, MAX_PARTS, MAX_PATH, MAX_TOTAL_BYTES, MAX_VOLUMES};
 
 /// Why a volume is refused or cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -24,7 +24,8 @@ pub enum VolumeError {
     },
     /// A path that a volume's file cannot have.
     #[error(
-        "volume file {path}: a path is relative, plain, at most {MAX_PATH} bytes, and its first part does not begin with .."
+        "volume file {path}: a path is relative, plain, at most {MAX_PATH} bytes and {MAX_PARTS} parts, and its first part does \
+         not begin with .."
     )]
     Path {
         /// What was given.
