@@ -35,6 +35,7 @@ use sha2::{Digest, Sha256};
 use slog::{Logger, debug, info};
 use tokio::task::AbortHandle;
 
+pub use cella_policy::VolumeKind;
 pub use error::VolumeError;
 pub use message::MAX_MESSAGE;
 pub use read::{MAX_BYTES, MAX_FILES, ReadError, read};
@@ -43,38 +44,6 @@ pub use source::{Foreign, Source, classify};
 use crate::agent::{Agent, AgentError};
 use crate::bundle::oci;
 use watch::Watch;
-
-/// What a volume is made from, by the agent's names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "Kubernetes' names")]
-pub enum VolumeKind {
-    EmptyDir,
-    ConfigMap,
-    Secret,
-    Projected,
-    DownwardApi,
-    Hosts,
-    Hostname,
-    ResolvConf,
-    TerminationLog,
-}
-
-impl VolumeKind {
-    /// As the agent's API has it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::EmptyDir => "empty-dir",
-            Self::ConfigMap => "config-map",
-            Self::Secret => "secret",
-            Self::Projected => "projected",
-            Self::DownwardApi => "downward-api",
-            Self::Hosts => "hosts",
-            Self::Hostname => "hostname",
-            Self::ResolvConf => "resolv-conf",
-            Self::TerminationLog => "termination-log",
-        }
-    }
-}
 
 /// Where volumes go: the agent, or a test's record.
 pub trait Sink: Clone + Send + Sync + 'static {

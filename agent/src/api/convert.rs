@@ -2,7 +2,7 @@
 
 use cella_policy::{
     ContainerPolicy, VolumeKind,
-    check::{Admission, AdmittedProcess, ContainerRequest, ExecRequest, RequestedMount, RequestedRlimit, check_exec},
+    check::{Admission, AdmittedProcess, ContainerRequest, ProcessRequest, RequestedMount, RequestedRlimit, check_exec},
 };
 use cella_protos::agent::{
     Capabilities, ContainerSpec, CreateContainerRequest, ExecProcessRequest, Mount, ResizeTerminalRequest, Rlimit,
@@ -24,19 +24,21 @@ pub(super) fn container_request(
     ContainerRequest {
         name: request.name.clone(),
         images: request.images.clone(),
-        args: spec.args.clone(),
-        env: spec.env.clone(),
-        cwd: spec.cwd.clone(),
-        uid: spec.user.uid,
-        gid: spec.user.gid,
-        additional_gids: spec.user.additional_gids.clone(),
-        user_name: spec.user.name.clone(),
+        process: ProcessRequest {
+            args: spec.args.clone(),
+            env: spec.env.clone(),
+            cwd: spec.cwd.clone(),
+            uid: spec.user.uid,
+            gid: spec.user.gid,
+            additional_gids: spec.user.additional_gids.clone(),
+            user_name: spec.user.name.clone(),
+            capabilities: capabilities(&spec.capabilities),
+            rlimits: rlimits(&spec.rlimits),
+            terminal: spec.terminal,
+            no_new_privileges: spec.no_new_privileges,
+        },
         mounts: spec.mounts.iter().map(|one| mount(one, &volume_kind)).collect(),
-        capabilities: capabilities(&spec.capabilities),
-        rlimits: rlimits(&spec.rlimits),
         hostname: spec.hostname.clone(),
-        terminal: spec.terminal,
-        no_new_privileges: spec.no_new_privileges,
         readonly_rootfs: spec.readonly_rootfs,
         masked_paths: spec.masked_paths.clone(),
         readonly_paths: spec.readonly_paths.clone(),
@@ -110,8 +112,8 @@ pub(super) fn exec_process(
 }
 
 /// What the policy looks at. Every field of the message is in it, but for names and pipes.
-fn exec_request(request: &ExecProcessRequest) -> ExecRequest {
-    ExecRequest {
+fn exec_request(request: &ExecProcessRequest) -> ProcessRequest {
+    ProcessRequest {
         args: request.args.clone(),
         env: request.env.clone(),
         cwd: request.cwd.clone(),
@@ -208,13 +210,23 @@ mod tests {
         let expected = ContainerRequest {
             name: "n".into(),
             images: vec!["i".into()],
-            args: vec!["a".into()],
-            env: vec!["E=1".into()],
-            cwd: "/w".into(),
-            uid: 1,
-            gid: 2,
-            additional_gids: vec![3],
-            user_name: "u".into(),
+            process: ProcessRequest {
+                args: vec!["a".into()],
+                env: vec!["E=1".into()],
+                cwd: "/w".into(),
+                uid: 1,
+                gid: 2,
+                additional_gids: vec![3],
+                user_name: "u".into(),
+                capabilities: ["A", "B", "C", "D", "E"].map(str::to_owned).to_vec(),
+                rlimits: vec![RequestedRlimit {
+                    kind: "RLIMIT_NOFILE".into(),
+                    soft: 1,
+                    hard: 2,
+                }],
+                terminal: true,
+                no_new_privileges: true,
+            },
             mounts: vec![RequestedMount {
                 destination: "/m".into(),
                 kind: "bind".into(),
@@ -222,15 +234,7 @@ mod tests {
                 volume_kind: Some(VolumeKind::Secret),
                 read_only: true,
             }],
-            capabilities: ["A", "B", "C", "D", "E"].map(str::to_owned).to_vec(),
-            rlimits: vec![RequestedRlimit {
-                kind: "RLIMIT_NOFILE".into(),
-                soft: 1,
-                hard: 2,
-            }],
             hostname: "h".into(),
-            terminal: true,
-            no_new_privileges: true,
             readonly_rootfs: true,
             masked_paths: vec!["/masked".into()],
             readonly_paths: vec!["/read".into()],

@@ -25,7 +25,7 @@ use cella_agent::{
 };
 use cella_policy::{
     Policy, UserPolicy,
-    check::{Admission, AdmittedProcess, AdmittedUser, ContainerRequest, check_container},
+    check::{Admission, AdmittedProcess, AdmittedUser, ContainerRequest, ProcessRequest, check_container},
 };
 use slog::Logger;
 use tempfile::TempDir;
@@ -248,15 +248,18 @@ pub fn admission(policy: &Policy) -> Admission<'_> {
     };
     let request = ContainerRequest {
         name: container.name.clone(),
-        args: container.args.only().unwrap().clone(),
-        env: container.env.clone(),
-        cwd: container.cwd.only().unwrap().to_string(),
-        uid: user.uid,
-        gid: user.gid,
-        additional_gids: user.additional_gids.iter().copied().collect(),
+        process: ProcessRequest {
+            args: container.args.only().unwrap().clone(),
+            env: container.env.clone(),
+            cwd: container.cwd.only().unwrap().to_string(),
+            uid: user.uid,
+            gid: user.gid,
+            additional_gids: user.additional_gids.iter().copied().collect(),
+            terminal: container.terminal,
+            no_new_privileges: true,
+            ..Default::default()
+        },
         hostname: container.hostname.clone().unwrap_or("pod-1".into()),
-        terminal: container.terminal,
-        no_new_privileges: true,
         ..Default::default()
     };
     check_container(policy, &request).unwrap()

@@ -46,7 +46,7 @@ pub use admission::{Admission, AdmittedProcess, AdmittedUser, AdmittedVolume};
 pub use denial::{Denial, Subject};
 pub use mounts::{SERVED_MOUNTS, check_volume};
 pub use pod::{DEFAULT_SYSCTL, check_pod};
-pub use request::{ContainerRequest, ExecRequest, RequestedMount, RequestedRlimit};
+pub use request::{ContainerRequest, ProcessRequest, RequestedMount, RequestedRlimit};
 
 pub(crate) use mounts::reserved_for_volumes;
 
@@ -108,12 +108,11 @@ pub fn check_container<'p>(policy: &'p Policy, request: &ContainerRequest) -> Re
 ///
 /// # Errors
 /// The first rule that is broken.
-pub fn check_exec(container: &ContainerPolicy, request: &ExecRequest) -> Result<AdmittedProcess, Denial> {
+pub fn check_exec(container: &ContainerPolicy, request: &ProcessRequest) -> Result<AdmittedProcess, Denial> {
     let subject = Subject::Exec(container.name.clone());
-    let process = request.process();
-    process.check_bounds(|| subject.clone())?;
-    let args = process::command(container, &subject, process.args)?;
-    process::check(container, &subject, &process, args, container.privileged)
+    request.check_bounds(|| subject.clone())?;
+    let args = process::command(container, &subject, &request.args)?;
+    process::check(container, &subject, request, args, container.privileged)
 }
 
 fn has_image(request: &ContainerRequest, container: &ContainerPolicy) -> bool {
@@ -134,9 +133,9 @@ fn check_fields<'p>(
     request: &ContainerRequest,
 ) -> Result<Admission<'p>, Denial> {
     let subject = Subject::Container(container.name.clone());
-    let args = process::args(container, &subject, &request.args)?;
+    let args = process::args(container, &subject, &request.process.args)?;
     check_powers(policy, container, &subject, request)?;
-    let process = process::check(container, &subject, &request.process(), args, request.privileged)?;
+    let process = process::check(container, &subject, &request.process, args, request.privileged)?;
     let volumes = mounts::check(container, &subject, &request.mounts)?;
     let hostname = check_hostname(container, &subject, &request.hostname)?;
     let readonly_rootfs = check_root(container, &subject, request.readonly_rootfs)?;

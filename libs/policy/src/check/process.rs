@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::admission::{AdmittedProcess, AdmittedUser};
-use super::request::{Process, RequestedRlimit};
+use super::request::{ProcessRequest, RequestedRlimit};
 use super::{DEFAULT_NOFILE, Denial, Subject, is_plain_path, shown_list};
 use crate::capability::Capability;
 use crate::names::shown;
@@ -13,7 +13,7 @@ use crate::policy::{ContainerPolicy, Rlimits, Rule, User, UserPolicy};
 pub(super) fn check(
     container: &ContainerPolicy,
     subject: &Subject,
-    request: &Process<'_>,
+    request: &ProcessRequest,
     args: Vec<String>,
     privileged: bool,
 ) -> Result<AdmittedProcess, Denial> {
@@ -25,10 +25,10 @@ pub(super) fn check(
     Ok(AdmittedProcess {
         args,
         env: env(container, subject, request)?,
-        cwd: cwd(container, subject, request.cwd)?,
+        cwd: cwd(container, subject, &request.cwd)?,
         user: user(container, subject, request)?,
-        capabilities: capabilities(container, subject, request.capabilities, privileged)?,
-        rlimits: rlimits(container, subject, request.rlimits)?,
+        capabilities: capabilities(container, subject, &request.capabilities, privileged)?,
+        rlimits: rlimits(container, subject, &request.rlimits)?,
         terminal: request.terminal,
         no_new_privileges: request.no_new_privileges || !(container.new_privileges || privileged),
     })
@@ -101,11 +101,11 @@ fn same_args(subject: &Subject, given: &[String], allowed: &[String]) -> Result<
 }
 
 /// The policy's variables with the policy's values, then those that the host may choose.
-fn env(container: &ContainerPolicy, subject: &Subject, request: &Process<'_>) -> Result<Vec<String>, Denial> {
+fn env(container: &ContainerPolicy, subject: &Subject, request: &ProcessRequest) -> Result<Vec<String>, Denial> {
     let exact: BTreeMap<&str, &str> = container.env.iter().map(|entry| variable(entry)).collect();
     let mut env = container.env.clone();
     let mut seen = BTreeSet::new();
-    for entry in request.env {
+    for entry in &request.env {
         let (name, value) = variable(entry);
         if !seen.insert(name) {
             return Err(Denial::RepeatedVariable {
@@ -155,7 +155,7 @@ fn env(container: &ContainerPolicy, subject: &Subject, request: &Process<'_>) ->
 }
 
 /// A variable whose value the host chooses, or the one that comes with a terminal.
-fn is_free(container: &ContainerPolicy, request: &Process<'_>, entry: &str) -> bool {
+fn is_free(container: &ContainerPolicy, request: &ProcessRequest, entry: &str) -> bool {
     let (name, _) = variable(entry);
     container.env_allow.iter().any(|pattern| pattern.allows(name)) || (request.terminal && entry == TERMINAL_TYPE)
 }
@@ -179,7 +179,7 @@ fn cwd(container: &ContainerPolicy, subject: &Subject, given: &str) -> Result<St
     })
 }
 
-fn user(container: &ContainerPolicy, subject: &Subject, request: &Process<'_>) -> Result<AdmittedUser, Denial> {
+fn user(container: &ContainerPolicy, subject: &Subject, request: &ProcessRequest) -> Result<AdmittedUser, Denial> {
     match &container.user {
         UserPolicy::Ids(user) => same_user(subject, request, user).map(|()| AdmittedUser::Ids(user.clone())),
         UserPolicy::Image => Ok(AdmittedUser::Image),
@@ -187,11 +187,11 @@ fn user(container: &ContainerPolicy, subject: &Subject, request: &Process<'_>) -
     }
 }
 
-fn same_user(subject: &Subject, request: &Process<'_>, user: &User) -> Result<(), Denial> {
+fn same_user(subject: &Subject, request: &ProcessRequest, user: &User) -> Result<(), Denial> {
     if !request.user_name.is_empty() {
         return Err(Denial::UserName {
             subject: subject.clone(),
-            given: shown(request.user_name),
+            given: shown(&request.user_name),
             allowed: user.uid,
         });
     }
@@ -217,10 +217,10 @@ fn same_user(subject: &Subject, request: &Process<'_>, user: &User) -> Result<()
     })
 }
 
-fn any_user(subject: &Subject, request: &Process<'_>) -> Result<AdmittedUser, Denial> {
+fn any_user(subject: &Subject, request: &ProcessRequest) -> Result<AdmittedUser, Denial> {
     let ids = [request.uid, request.gid];
     // All ones means "leave it as it is" to setresuid and setresgid.
-    if let Some(id) = ids.iter().chain(request.additional_gids).find(|id| **id == u32::MAX) {
+    if let Some(id) = ids.iter().chain(&request.additional_gids).find(|id| **id == u32::MAX) {
         return Err(Denial::Form {
             subject: subject.clone(),
             field: "a user or group id",
@@ -233,15 +233,15 @@ fn any_user(subject: &Subject, request: &Process<'_>) -> Result<AdmittedUser, De
         return Err(Denial::Form {
             subject: subject.clone(),
             field: "the user's name",
-            given: shown(request.user_name),
+            given: shown(&request.user_name),
             allowed: "up to 256 printable characters without /",
         });
     }
     Ok(AdmittedUser::Host {
         uid: request.uid,
         gid: request.gid,
-        additional_gids: request.additional_gids.to_vec(),
-        name: request.user_name.to_owned(),
+        additional_gids: request.additional_gids.clone(),
+        name: request.user_name.clone(),
     })
 }
 

@@ -12,32 +12,12 @@ pub struct ContainerRequest {
     pub name: String,
     /// Image candidates, `repo@sha256:…` or `sha256:…`: a hint.
     pub images: Vec<String>,
-    /// Process arguments.
-    pub args: Vec<String>,
-    /// Environment, `NAME=value`.
-    pub env: Vec<String>,
-    /// Working directory.
-    pub cwd: String,
-    /// User id.
-    pub uid: u32,
-    /// Group id.
-    pub gid: u32,
-    /// Further groups. The primary one may be among them, as containerd does it.
-    pub additional_gids: Vec<u32>,
-    /// A user by name, for the image's files; empty = `uid` and `gid` hold.
-    pub user_name: String,
+    /// Its first process.
+    pub process: ProcessRequest,
     /// Mounts.
     pub mounts: Vec<RequestedMount>,
-    /// Capabilities of all five sets.
-    pub capabilities: Vec<String>,
-    /// Resource limits.
-    pub rlimits: Vec<RequestedRlimit>,
     /// Host name; empty = the pod's.
     pub hostname: String,
-    /// Whether a terminal is wanted.
-    pub terminal: bool,
-    /// Whether programs shall never gain privileges.
-    pub no_new_privileges: bool,
     /// Whether the root file system shall be read-only.
     pub readonly_rootfs: bool,
     /// Paths that shall be hidden.
@@ -58,9 +38,9 @@ pub struct ContainerRequest {
     pub privileged: bool,
 }
 
-/// The agent API's ExecProcess.
+/// A process, as it is asked for: a container's first, or the agent API's ExecProcess.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ExecRequest {
+pub struct ProcessRequest {
     /// Process arguments.
     pub args: Vec<String>,
     /// Environment, `NAME=value`.
@@ -71,7 +51,7 @@ pub struct ExecRequest {
     pub uid: u32,
     /// Group id.
     pub gid: u32,
-    /// Further groups. The primary one may be among them.
+    /// Further groups. The primary one may be among them, as containerd does it.
     pub additional_gids: Vec<u32>,
     /// A user by name, for the image's files; empty = `uid` and `gid` hold.
     pub user_name: String,
@@ -115,7 +95,7 @@ impl ContainerRequest {
     /// Refuses lists that are longer than anybody needs, before any of them is walked.
     pub(super) fn check_bounds(&self) -> Result<(), Denial> {
         let subject = || Subject::Container(String::new());
-        self.process().check_bounds(subject)?;
+        self.process.check_bounds(subject)?;
         for (field, found, limit) in [
             ("images", self.images.len(), MAX_IMAGES),
             ("mounts", self.mounts.len(), MAX_MOUNTS),
@@ -130,60 +110,10 @@ impl ContainerRequest {
         }
         Ok(())
     }
-
-    /// The part that a further process has too.
-    pub(super) fn process(&self) -> Process<'_> {
-        Process {
-            args: &self.args,
-            env: &self.env,
-            cwd: &self.cwd,
-            uid: self.uid,
-            gid: self.gid,
-            additional_gids: &self.additional_gids,
-            user_name: &self.user_name,
-            capabilities: &self.capabilities,
-            rlimits: &self.rlimits,
-            terminal: self.terminal,
-            no_new_privileges: self.no_new_privileges,
-        }
-    }
 }
 
-impl ExecRequest {
-    pub(super) fn process(&self) -> Process<'_> {
-        Process {
-            args: &self.args,
-            env: &self.env,
-            cwd: &self.cwd,
-            uid: self.uid,
-            gid: self.gid,
-            additional_gids: &self.additional_gids,
-            user_name: &self.user_name,
-            capabilities: &self.capabilities,
-            rlimits: &self.rlimits,
-            terminal: self.terminal,
-            no_new_privileges: self.no_new_privileges,
-        }
-    }
-}
-
-/// What a container's first process and every further one have in common.
-#[derive(Clone, Copy)]
-pub(super) struct Process<'r> {
-    pub(super) args: &'r [String],
-    pub(super) env: &'r [String],
-    pub(super) cwd: &'r str,
-    pub(super) uid: u32,
-    pub(super) gid: u32,
-    pub(super) additional_gids: &'r [u32],
-    pub(super) user_name: &'r str,
-    pub(super) capabilities: &'r [String],
-    pub(super) rlimits: &'r [RequestedRlimit],
-    pub(super) terminal: bool,
-    pub(super) no_new_privileges: bool,
-}
-
-impl Process<'_> {
+impl ProcessRequest {
+    /// Refuses lists that are longer than anybody needs, before any of them is walked.
     pub(super) fn check_bounds(&self, subject: impl Fn() -> Subject) -> Result<(), Denial> {
         for (field, found, limit) in [
             ("args", self.args.len(), MAX_STRINGS),
@@ -194,7 +124,7 @@ impl Process<'_> {
         ] {
             bounded(&subject, field, found, limit)?;
         }
-        let bytes = self.args.iter().chain(self.env).map(String::len).sum();
+        let bytes = self.args.iter().chain(&self.env).map(String::len).sum();
         bounded(subject, "bytes of args and variables", bytes, MAX_BYTES)
     }
 }

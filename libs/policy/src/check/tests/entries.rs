@@ -24,9 +24,9 @@ fn t1_two_containers_of_one_image_are_told_apart_by_what_they_run() {
     let policy = Policy::parse(&format!("{EXAMPLE}\n{second}")).unwrap();
     let mut other = request();
     assert_eq!(check_container(&policy, &other).unwrap().policy.name, "server");
-    other.args[1] = "-n".to_owned();
+    other.process.args[1] = "-n".to_owned();
     assert_eq!(check_container(&policy, &other).unwrap().policy.name, "second");
-    other.args[1] = "-o".to_owned();
+    other.process.args[1] = "-o".to_owned();
     assert!(matches!(check_container(&policy, &other), Err(Denial::Argument { subject, .. }) if subject == server()));
 }
 
@@ -62,7 +62,7 @@ fn t1_unknown_names_choose_by_image_only_where_an_entry_says_so() {
     let policy = Policy::parse(&text).unwrap();
     let second = admitted(&policy, |r| {
         r.name = "container-for-x".to_owned();
-        r.args[1] = "-n".to_owned();
+        r.process.args[1] = "-n".to_owned();
     });
     assert_eq!(second.policy.name, "second");
     assert!(

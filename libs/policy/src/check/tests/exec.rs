@@ -2,21 +2,15 @@
 
 use super::*;
 
-fn exec(args: &[&str]) -> ExecRequest {
-    let container = request();
-    ExecRequest {
+fn exec(args: &[&str]) -> ProcessRequest {
+    ProcessRequest {
         args: strings(args),
-        env: container.env,
-        cwd: container.cwd,
-        uid: container.uid,
-        gid: container.gid,
-        additional_gids: container.additional_gids,
-        capabilities: container.capabilities,
-        ..ExecRequest::default()
+        rlimits: vec![],
+        ..request().process
     }
 }
 
-fn check(policy: &Policy, request: &ExecRequest) -> Result<AdmittedProcess, Denial> {
+fn check(policy: &Policy, request: &ProcessRequest) -> Result<AdmittedProcess, Denial> {
     check_exec(&policy.containers()[0], request)
 }
 
@@ -27,7 +21,7 @@ fn t1_nothing_runs_beside_the_container_unless_the_policy_names_it() {
         r#"policy denies exec in container "server": its command "/bin/sh" is not in exec, allowed is nothing"#
     );
     let own = request();
-    let own: Vec<&str> = own.args.iter().map(String::as_str).collect();
+    let own: Vec<&str> = own.process.args.iter().map(String::as_str).collect();
     assert!(matches!(check(&policy(), &exec(&own)), Err(Denial::Command { .. })));
 }
 
@@ -61,7 +55,7 @@ fn t1_a_command_line_is_exactly_one_of_the_policys() {
 #[test]
 fn t1_a_further_process_has_no_more_freedom_than_the_first() {
     let policy = plus("exec = \"any\"");
-    let denied = |change: &dyn Fn(&mut ExecRequest)| {
+    let denied = |change: &dyn Fn(&mut ProcessRequest)| {
         let mut request = exec(&["/bin/sh"]);
         change(&mut request);
         check(&policy, &request).unwrap_err()
@@ -100,7 +94,7 @@ fn a_process_in_a_privileged_container_may_be_privileged_too() {
     let policy = plus("exec = \"any\"\nprivileged = true");
     let process = check(
         &policy,
-        &ExecRequest {
+        &ProcessRequest {
             capabilities: strings(&["CAP_SYS_ADMIN"]),
             ..exec(&["/bin/sh"])
         },

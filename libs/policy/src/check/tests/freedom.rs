@@ -8,11 +8,11 @@ fn any_args_are_the_hosts() {
         "args = [\"/usr/bin/llama-server\", \"-m\", \"/models/demo/model.gguf\"]",
         "args = \"any\"",
     );
-    let shell = admitted(&policy, |r| r.args = strings(&["/bin/sh", "-c", "id"]));
+    let shell = admitted(&policy, |r| r.process.args = strings(&["/bin/sh", "-c", "id"]));
     assert_eq!(shell.process.args, ["/bin/sh", "-c", "id"]);
     for bad in [&[][..], &[""], &["/bin/sh", "\0"]] {
         assert!(
-            matches!(denied_by(&policy, |r| r.args = strings(bad)), Denial::Form { .. }),
+            matches!(denied_by(&policy, |r| r.process.args = strings(bad)), Denial::Form { .. }),
             "{bad:?}"
         );
     }
@@ -21,39 +21,39 @@ fn any_args_are_the_hosts() {
 #[test]
 fn allowed_variables_have_the_hosts_values_and_exact_ones_the_policys() {
     let policy = plus("env-allow = [\"HOSTNAME\", \"KUBERNETES_*\"]");
-    let process = admitted(&policy, |r| r.env.extend(strings(&["KUBERNETES_PORT=1", "HOSTNAME="]))).process;
+    let process = admitted(&policy, |r| r.process.env.extend(strings(&["KUBERNETES_PORT=1", "HOSTNAME="]))).process;
     assert_eq!(
         process.env,
         ["PATH=/usr/bin", "HOME=/tmp", "KUBERNETES_PORT=1", "HOSTNAME="]
     );
-    let other = denied_by(&policy, |r| r.env.push("LD_PRELOAD=/x".to_owned()));
+    let other = denied_by(&policy, |r| r.process.env.push("LD_PRELOAD=/x".to_owned()));
     assert_eq!(
         other.to_string(),
         r#"policy denies container "server": variable "LD_PRELOAD" is not named in env or env-allow, allowed is "HOME", "PATH", "HOSTNAME", "KUBERNETES_*""#
     );
     let all = plus("env-allow = [\"*\"]");
     assert!(
-        admitted(&all, |r| r.env.push("LD_PRELOAD=/x".to_owned()))
+        admitted(&all, |r| r.process.env.push("LD_PRELOAD=/x".to_owned()))
             .process
             .env
             .contains(&"LD_PRELOAD=/x".to_owned())
     );
     assert!(matches!(
-        denied_by(&all, |r| r.env[0] = "HOME=/root".to_owned()),
+        denied_by(&all, |r| r.process.env[0] = "HOME=/root".to_owned()),
         Denial::Variable { .. }
     ));
     assert!(matches!(
-        denied_by(&all, |r| r.env.truncate(1)),
+        denied_by(&all, |r| r.process.env.truncate(1)),
         Denial::MissingVariable { .. }
     ));
     for bad in ["A", "=x", "A=\0", ""] {
         assert!(
-            matches!(denied_by(&all, |r| r.env.push(bad.to_owned())), Denial::Form { .. }),
+            matches!(denied_by(&all, |r| r.process.env.push(bad.to_owned())), Denial::Form { .. }),
             "{bad:?}"
         );
     }
     assert!(matches!(
-        denied_by(&all, |r| r.env.extend(strings(&["A=1", "A=2"]))),
+        denied_by(&all, |r| r.process.env.extend(strings(&["A=1", "A=2"]))),
         Denial::RepeatedVariable { .. }
     ));
 }
@@ -62,20 +62,20 @@ fn allowed_variables_have_the_hosts_values_and_exact_ones_the_policys() {
 fn a_terminal_brings_its_type() {
     let policy = with("terminal = false", "terminal = true");
     let terminal = admitted(&policy, |r| {
-        r.terminal = true;
-        r.env.push("TERM=xterm".to_owned());
+        r.process.terminal = true;
+        r.process.env.push("TERM=xterm".to_owned());
     });
     assert!(terminal.process.terminal && terminal.process.env.contains(&"TERM=xterm".to_owned()));
-    assert!(admitted(&policy, |r| r.terminal = true).process.terminal);
+    assert!(admitted(&policy, |r| r.process.terminal = true).process.terminal);
     assert!(!admitted(&policy, |_| {}).process.terminal);
     assert!(matches!(
-        denied_by(&policy, |r| r.env.push("TERM=xterm".to_owned())),
+        denied_by(&policy, |r| r.process.env.push("TERM=xterm".to_owned())),
         Denial::ExtraVariable { .. }
     ));
     assert!(matches!(
         denied_by(&policy, |r| {
-            r.terminal = true;
-            r.env.push("TERM=/tmp/x".to_owned());
+            r.process.terminal = true;
+            r.process.env.push("TERM=/tmp/x".to_owned());
         }),
         Denial::ExtraVariable { .. }
     ));
@@ -84,12 +84,12 @@ fn a_terminal_brings_its_type() {
 #[test]
 fn any_directory_is_absolute_and_stays_inside() {
     let policy = with("cwd = \"/\"", "cwd = \"any\"");
-    assert_eq!(admitted(&policy, |r| r.cwd = "/srv/".to_owned()).process.cwd, "/srv/");
-    assert_eq!(admitted(&policy, |r| r.cwd.clear()).process.cwd, "/");
+    assert_eq!(admitted(&policy, |r| r.process.cwd = "/srv/".to_owned()).process.cwd, "/srv/");
+    assert_eq!(admitted(&policy, |r| r.process.cwd.clear()).process.cwd, "/");
     for bad in ["work", "/a/../b", "/a\nb", &format!("/{}", "a".repeat(5000))] {
         assert!(
             matches!(
-                denied_by(&policy, |r| r.cwd = bad.to_owned()),
+                denied_by(&policy, |r| r.process.cwd = bad.to_owned()),
                 Denial::WorkingDirectory { .. }
             ),
             "{bad:?}"
@@ -102,8 +102,8 @@ fn users_are_the_images_or_the_hosts() {
     let ids = "user = { uid = 65534, gid = 65534, additional-gids = [] }";
     let image = with(ids, "user = \"image\"");
     let asked = admitted(&image, |r| {
-        r.uid = 0;
-        r.user_name = "root".to_owned();
+        r.process.uid = 0;
+        r.process.user_name = "root".to_owned();
     });
     assert_eq!(
         asked.process.user,
@@ -112,9 +112,9 @@ fn users_are_the_images_or_the_hosts() {
     );
     let any = with(ids, "user = \"any\"");
     let asked = admitted(&any, |r| {
-        r.uid = 0;
-        r.gid = 7;
-        r.additional_gids = vec![1, 2];
+        r.process.uid = 0;
+        r.process.gid = 7;
+        r.process.additional_gids = vec![1, 2];
     });
     let host = |name: &str| AdmittedUser::Host {
         uid: 0,
@@ -124,19 +124,19 @@ fn users_are_the_images_or_the_hosts() {
     };
     assert_eq!(asked.process.user, host(""));
     let named = admitted(&any, |r| {
-        r.uid = 0;
-        r.gid = 7;
-        r.additional_gids = vec![1, 2];
-        r.user_name = "nobody".to_owned();
+        r.process.uid = 0;
+        r.process.gid = 7;
+        r.process.additional_gids = vec![1, 2];
+        r.process.user_name = "nobody".to_owned();
     });
     assert_eq!(named.process.user, host("nobody"));
     for change in [
-        |r: &mut ContainerRequest| r.uid = u32::MAX,
-        |r: &mut ContainerRequest| r.gid = u32::MAX,
-        |r: &mut ContainerRequest| r.additional_gids = vec![u32::MAX],
-        |r: &mut ContainerRequest| r.user_name = "../x".to_owned(),
-        |r: &mut ContainerRequest| r.user_name = "a\nroot".to_owned(),
-        |r: &mut ContainerRequest| r.user_name = "a".repeat(300),
+        |r: &mut ContainerRequest| r.process.uid = u32::MAX,
+        |r: &mut ContainerRequest| r.process.gid = u32::MAX,
+        |r: &mut ContainerRequest| r.process.additional_gids = vec![u32::MAX],
+        |r: &mut ContainerRequest| r.process.user_name = "../x".to_owned(),
+        |r: &mut ContainerRequest| r.process.user_name = "a\nroot".to_owned(),
+        |r: &mut ContainerRequest| r.process.user_name = "a".repeat(300),
     ] {
         assert!(matches!(denied_by(&any, change), Denial::Form { .. }));
     }
@@ -145,17 +145,17 @@ fn users_are_the_images_or_the_hosts() {
 #[test]
 fn any_capabilities_are_those_that_are_asked_for() {
     let policy = with("capabilities = []", "capabilities = \"any\"");
-    let process = admitted(&policy, |r| r.capabilities = strings(&["CAP_SYS_ADMIN", "CAP_KILL"])).process;
+    let process = admitted(&policy, |r| r.process.capabilities = strings(&["CAP_SYS_ADMIN", "CAP_KILL"])).process;
     let expected = ["KILL", "SYS_ADMIN"].map(|name| name.parse::<Capability>().unwrap());
     assert_eq!(process.capabilities, expected.into());
     assert!(
-        admitted(&policy, |r| r.capabilities.clear())
+        admitted(&policy, |r| r.process.capabilities.clear())
             .process
             .capabilities
             .is_empty()
     );
     assert!(matches!(
-        denied_by(&policy, |r| r.capabilities.push("CAP_NONSENSE".to_owned())),
+        denied_by(&policy, |r| r.process.capabilities.push("CAP_NONSENSE".to_owned())),
         Denial::NoCapability { .. }
     ));
 }
@@ -169,7 +169,7 @@ fn any_limits_are_set_over_the_default_ones() {
         hard,
     };
     let process = admitted(&policy, |r| {
-        r.rlimits = vec![limit("RLIMIT_NPROC", 5, 6), limit("RLIMIT_NOFILE", 7, u64::MAX)];
+        r.process.rlimits = vec![limit("RLIMIT_NPROC", 5, 6), limit("RLIMIT_NOFILE", 7, u64::MAX)];
     })
     .process;
     let expected = [
@@ -180,7 +180,7 @@ fn any_limits_are_set_over_the_default_ones() {
     assert_eq!(process.rlimits, expected);
     for bad in [limit("RLIMIT_NONSENSE", 1, 1), limit("RLIMIT_CORE", 2, 1)] {
         assert!(matches!(
-            denied_by(&policy, |r| r.rlimits.push(bad)),
+            denied_by(&policy, |r| r.process.rlimits.push(bad)),
             Denial::Rlimit { .. }
         ));
     }
@@ -191,7 +191,7 @@ fn privilege_is_every_power_within_the_guest_and_none_beyond_it() {
     let policy = plus("privileged = true");
     let admission = admitted(&policy, |r| {
         r.privileged = true;
-        r.capabilities.push("CAP_SYS_ADMIN".to_owned());
+        r.process.capabilities.push("CAP_SYS_ADMIN".to_owned());
         r.devices = strings(&["/dev/null", "/dev/fuse"]);
     });
     assert!(admission.privileged && !admission.masked && !admission.process.no_new_privileges);
@@ -236,7 +236,7 @@ fn new_privileges_are_there_unless_the_host_forbids_them() {
     let policy = plus("new-privileges = true");
     assert!(!admitted(&policy, |_| {}).process.no_new_privileges);
     assert!(
-        admitted(&policy, |r| r.no_new_privileges = true)
+        admitted(&policy, |r| r.process.no_new_privileges = true)
             .process
             .no_new_privileges
     );
