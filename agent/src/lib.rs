@@ -24,5 +24,6 @@ pub mod pod;
 pub mod reaper;
 pub mod stage;
 pub mod stream;
+mod untrusted;
 pub mod volume;
 pub mod workload;

@@ -13,7 +13,7 @@ use std::{
 
 use slog::{Drain, KV, Level, Logger, OwnedKVList, Record, o};
 
-use crate::stage::boot_time_us;
+use crate::{stage::boot_time_us, untrusted::one_line};
 
 /// A logger on `/dev/console`, or on standard error where that cannot be opened.
 pub fn console() -> Logger {
@@ -83,16 +83,6 @@ impl slog::Serializer for Pairs {
         Ok(())
     }
 }
-
-/// Console lines stay lines whatever is in a value.
-fn one_line(text: &str) -> String {
-    text.chars()
-        .take(MAX_LINE)
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect()
-}
-
-const MAX_LINE: usize = 1024;
 
 #[cfg(test)]
 mod tests {

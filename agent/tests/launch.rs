@@ -340,7 +340,11 @@ async fn t21_calls_that_are_left_to_the_host_do_not_reach_it() {
         Machine::new().run(&policy).await
     };
     let (status, output, errors) = run("any").await;
-    assert_eq!((status, output.as_str()), (0, "unshare 0\nvsock 1\nio_uring -1 1\n"), "{errors}");
+    assert_eq!(
+        (status, output.as_str()),
+        (0, "unshare 0\nvsock 1\nio_uring -1 1\n"),
+        "{errors}"
+    );
     let (_, output, errors) = run("agent").await;
     assert!(output.starts_with("unshare -1\nvsock 1\n"), "{output}{errors}");
 }

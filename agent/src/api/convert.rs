@@ -2,7 +2,9 @@
 
 use cella_policy::{
     ContainerPolicy, VolumeKind,
-    check::{Admission, AdmittedProcess, ContainerRequest, ProcessRequest, RequestedMount, RequestedRlimit, check_exec},
+    check::{
+        Admission, AdmittedProcess, ContainerRequest, ProcessRequest, RequestedMount, RequestedRlimit, check_exec,
+    },
 };
 use cella_protos::agent::{
     Capabilities, ContainerSpec, CreateContainerRequest, ExecProcessRequest, Mount, ResizeTerminalRequest, Rlimit,

@@ -10,6 +10,7 @@ use crate::{
     launch::{HostSeccompError, LaunchError},
     network::{NetworkError, PlanError},
     pod::{NamespaceError, PodError, SysctlError},
+    untrusted,
     volume::VolumeError,
     workload::{Blame, WorkloadError},
 };
@@ -172,13 +173,8 @@ pub fn one_line(error: &(dyn Error + 'static)) -> String {
         }
         cause = error.source();
     }
-    line.chars()
-        .take(MAX_LINE)
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect()
+    untrusted::one_line(&line)
 }
-
-const MAX_LINE: usize = 1024;
 
 #[cfg(test)]
 mod tests {

@@ -24,7 +24,9 @@ pub(super) fn resolve(plan: &ProcessPlan) -> Result<ProcessPlan, StepError> {
         let groups: BTreeSet<u32> = plan.additional_gids.iter().copied().chain(found.groups).collect();
         plan.additional_gids = groups.into_iter().collect();
     }
-    let mut ids = [plan.uid, plan.gid].into_iter().chain(plan.additional_gids.iter().copied());
+    let mut ids = [plan.uid, plan.gid]
+        .into_iter()
+        .chain(plan.additional_gids.iter().copied());
     if ids.any(|id| id == LEAVE) {
         return Err(StepError::at("become", "user or group 4294967295")(Errno::EINVAL));
     }

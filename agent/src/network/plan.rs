@@ -4,7 +4,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use cella_protos::agent::{ConfigureNetworkRequest, Interface, Route};
 
-use crate::volume::text::{is_domain, is_resolver_option};
+use crate::{
+    untrusted::shown,
+    volume::text::{is_domain, is_resolver_option},
+};
 
 /// A network that can be set.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -334,12 +337,6 @@ fn hostname(name: &str) -> Result<String, PlanError> {
     } else {
         Err(PlanError::Hostname { name: shown(name) })
     }
-}
-
-/// Host text in a message: escaped and cut.
-fn shown(text: &str) -> String {
-    let cut: String = text.chars().take(64).collect();
-    format!("{cut:?}")
 }
 
 /// Interfaces, routes, name servers, search domains and options; addresses and neighbours of an interface.

@@ -7,6 +7,8 @@ use std::{collections::VecDeque, sync::Arc, time::SystemTime};
 
 use tokio::sync::watch;
 
+use crate::untrusted::one_line;
+
 /// One event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
@@ -65,11 +67,7 @@ impl Events {
 
     /// Adds an event, and forgets the oldest when there are too many.
     pub fn add(&self, kind: EventKind, container: &str, exec_id: &str, text: &str) {
-        let text = text
-            .chars()
-            .take(MAX_TEXT)
-            .map(|c| if c.is_control() { ' ' } else { c })
-            .collect();
+        let text = one_line(text);
         self.ring.send_modify(|ring| {
             ring.last = ring.last.saturating_add(1);
             if ring.kept.len() >= KEPT {
@@ -115,9 +113,6 @@ impl Default for Events {
 
 /// Events that are kept.
 const KEPT: usize = 256;
-
-/// Characters of an event's text.
-const MAX_TEXT: usize = 1024;
 
 #[cfg(test)]
 mod tests {

@@ -5,6 +5,8 @@
 
 use std::{collections::BTreeMap, fs, io, path::Path};
 
+use crate::untrusted::shown;
+
 /// One parameter to be set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sysctl {
@@ -105,11 +107,6 @@ fn path(name: &str) -> Option<String> {
         _ => false,
     };
     is_the_pods.then(|| parts.join("/"))
-}
-
-fn shown(text: &str) -> String {
-    let cut: String = text.chars().take(64).collect();
-    format!("{cut:?}")
 }
 
 const DEFAULTS: [(&str, &str); 2] = [

@@ -11,6 +11,7 @@ use cella_policy::VolumeKind;
 use cella_protos::agent::{PutVolumeRequest, VolumeFile};
 
 use super::{VolumeError, text};
+use crate::untrusted::shown;
 
 /// A volume's name in the pod. It becomes a directory's name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -177,12 +178,6 @@ fn path(text: &str) -> Result<PathBuf, VolumeError> {
     } else {
         Err(VolumeError::Path { path: shown(text) })
     }
-}
-
-/// Host text in a message: escaped and cut.
-pub(super) fn shown(text: &str) -> String {
-    let cut: String = text.chars().take(64).collect();
-    format!("{cut:?}")
 }
 
 /// Characters of a volume's name.

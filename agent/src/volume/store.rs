@@ -12,9 +12,10 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 use super::{
     Content, VolumeError, VolumeName,
-    content::{MAX_TOTAL_BYTES, MAX_VOLUMES, shown},
+    content::{MAX_TOTAL_BYTES, MAX_VOLUMES},
     writer,
 };
+use crate::untrusted::shown;
 
 /// The pod's volumes. Clones share them; with the last one they go.
 #[derive(Clone, Debug)]

@@ -12,8 +12,8 @@ use std::{
 use async_trait::async_trait;
 use cella_agent::{
     container::{
-        CgroupRoot, ContainerError, ContainerId, Containers, Creation, Ended, ExecCreation, ExecId, Limits, ProcessId, Setting,
-        StreamNumbers, Supply, WantedPipes,
+        CgroupRoot, ContainerError, ContainerId, Containers, Creation, Ended, ExecCreation, ExecId, Limits, ProcessId,
+        Setting, StreamNumbers, Supply, WantedPipes,
     },
     launch::Launcher,
     network::NetworkPlan,

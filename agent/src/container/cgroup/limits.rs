@@ -4,6 +4,8 @@ use std::{collections::BTreeMap, fs, num::NonZeroU64};
 
 use cella_protos::agent::Resources;
 
+use crate::untrusted::shown;
+
 /// Limits of a container. Default = none, or in an update: all as they are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Limits {
@@ -233,11 +235,6 @@ fn list(text: &str, count: u64) -> Result<String, LimitError> {
     let is_here = |number: &str| number.parse::<u64>().is_ok_and(|number| number < count);
     let is_here = text.split([',', '-']).all(is_here);
     Ok(if is_here { text.to_owned() } else { String::new() })
-}
-
-fn shown(text: &str) -> String {
-    let cut: String = text.chars().take(64).collect();
-    format!("{cut:?}")
 }
 
 /// What a specification may set by a file's name.

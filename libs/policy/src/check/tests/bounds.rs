@@ -23,7 +23,9 @@ fn every_list_of_a_container_has_a_bound() {
         ("devices", |r| r.devices = many("/dev/null")),
         ("hooks", |r| r.hooks = many("/a")),
         ("host namespaces", |r| r.host_namespaces = many("pid")),
-        ("bytes of args and variables", |r| r.process.args = vec!["a".repeat(3 << 20)]),
+        ("bytes of args and variables", |r| {
+            r.process.args = vec!["a".repeat(3 << 20)]
+        }),
     ];
     for (name, change) in changes {
         match denied(change) {

@@ -12,7 +12,10 @@ fn any_args_are_the_hosts() {
     assert_eq!(shell.process.args, ["/bin/sh", "-c", "id"]);
     for bad in [&[][..], &[""], &["/bin/sh", "\0"]] {
         assert!(
-            matches!(denied_by(&policy, |r| r.process.args = strings(bad)), Denial::Form { .. }),
+            matches!(
+                denied_by(&policy, |r| r.process.args = strings(bad)),
+                Denial::Form { .. }
+            ),
             "{bad:?}"
         );
     }
@@ -21,7 +24,10 @@ fn any_args_are_the_hosts() {
 #[test]
 fn allowed_variables_have_the_hosts_values_and_exact_ones_the_policys() {
     let policy = plus("env-allow = [\"HOSTNAME\", \"KUBERNETES_*\"]");
-    let process = admitted(&policy, |r| r.process.env.extend(strings(&["KUBERNETES_PORT=1", "HOSTNAME="]))).process;
+    let process = admitted(&policy, |r| {
+        r.process.env.extend(strings(&["KUBERNETES_PORT=1", "HOSTNAME="]))
+    })
+    .process;
     assert_eq!(
         process.env,
         ["PATH=/usr/bin", "HOME=/tmp", "KUBERNETES_PORT=1", "HOSTNAME="]
@@ -48,7 +54,10 @@ fn allowed_variables_have_the_hosts_values_and_exact_ones_the_policys() {
     ));
     for bad in ["A", "=x", "A=\0", ""] {
         assert!(
-            matches!(denied_by(&all, |r| r.process.env.push(bad.to_owned())), Denial::Form { .. }),
+            matches!(
+                denied_by(&all, |r| r.process.env.push(bad.to_owned())),
+                Denial::Form { .. }
+            ),
             "{bad:?}"
         );
     }
@@ -84,7 +93,10 @@ fn a_terminal_brings_its_type() {
 #[test]
 fn any_directory_is_absolute_and_stays_inside() {
     let policy = with("cwd = \"/\"", "cwd = \"any\"");
-    assert_eq!(admitted(&policy, |r| r.process.cwd = "/srv/".to_owned()).process.cwd, "/srv/");
+    assert_eq!(
+        admitted(&policy, |r| r.process.cwd = "/srv/".to_owned()).process.cwd,
+        "/srv/"
+    );
     assert_eq!(admitted(&policy, |r| r.process.cwd.clear()).process.cwd, "/");
     for bad in ["work", "/a/../b", "/a\nb", &format!("/{}", "a".repeat(5000))] {
         assert!(
@@ -145,7 +157,10 @@ fn users_are_the_images_or_the_hosts() {
 #[test]
 fn any_capabilities_are_those_that_are_asked_for() {
     let policy = with("capabilities = []", "capabilities = \"any\"");
-    let process = admitted(&policy, |r| r.process.capabilities = strings(&["CAP_SYS_ADMIN", "CAP_KILL"])).process;
+    let process = admitted(&policy, |r| {
+        r.process.capabilities = strings(&["CAP_SYS_ADMIN", "CAP_KILL"])
+    })
+    .process;
     let expected = ["KILL", "SYS_ADMIN"].map(|name| name.parse::<Capability>().unwrap());
     assert_eq!(process.capabilities, expected.into());
     assert!(

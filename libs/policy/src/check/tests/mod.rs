@@ -169,8 +169,14 @@ fn t1_environment() {
         denied(|r| r.process.env.push("HOME=/tmp".to_owned())),
         Denial::RepeatedVariable { .. }
     ));
-    assert!(matches!(denied(|r| r.process.env.truncate(1)), Denial::MissingVariable { .. }));
-    assert!(matches!(denied(|r| r.process.env.clear()), Denial::MissingVariable { .. }));
+    assert!(matches!(
+        denied(|r| r.process.env.truncate(1)),
+        Denial::MissingVariable { .. }
+    ));
+    assert!(matches!(
+        denied(|r| r.process.env.clear()),
+        Denial::MissingVariable { .. }
+    ));
     let empty = with("\"HOME=/tmp\"", "\"HOME=\"");
     assert!(matches!(
         denied_by(&empty, |r| r.process.env[0] = "HOME".to_owned()),
@@ -184,7 +190,10 @@ fn t1_directory_and_user() {
         denied(|r| r.process.cwd = "/tmp".to_owned()),
         Denial::WorkingDirectory { .. }
     ));
-    assert!(matches!(denied(|r| r.process.cwd.clear()), Denial::WorkingDirectory { .. }));
+    assert!(matches!(
+        denied(|r| r.process.cwd.clear()),
+        Denial::WorkingDirectory { .. }
+    ));
     assert_eq!(
         denied(|r| r.process.uid = 0),
         Denial::User {
@@ -269,7 +278,10 @@ fn t1_capabilities_and_limits() {
         denied(|r| r.process.rlimits.push(limit("RLIMIT_CORE", 1))),
         Denial::Rlimit { .. }
     ));
-    assert!(matches!(denied(|r| r.process.rlimits[0].hard = 2048), Denial::Rlimit { .. }));
+    assert!(matches!(
+        denied(|r| r.process.rlimits[0].hard = 2048),
+        Denial::Rlimit { .. }
+    ));
     assert!(matches!(
         denied(|r| r.process.rlimits.push(limit("RLIMIT_MEMLOCK", 1))),
         Denial::Rlimit { .. }
@@ -296,7 +308,10 @@ fn t1_hostname_and_switches() {
         )
         .is_ok()
     );
-    assert_eq!(denied(|r| r.process.terminal = true), Denial::Terminal { subject: server() });
+    assert_eq!(
+        denied(|r| r.process.terminal = true),
+        Denial::Terminal { subject: server() }
+    );
     let readonly = ContainerRequest {
         readonly_rootfs: true,
         ..request()
