@@ -22,6 +22,7 @@
 //! The plan is what the measured policy admits; nothing of it stands in argv or in the environment. Each failing step
 //! ends the launch: none is skipped, a mask that cannot be laid included.
 
+mod bind;
 pub mod capabilities;
 pub mod child;
 mod device;

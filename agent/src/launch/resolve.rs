@@ -1,8 +1,8 @@
 //! Paths inside an image, followed without ever leaving it.
 //!
 //! An image may hold symbolic links that point anywhere. Every lookup is `openat2` with `RESOLVE_IN_ROOT`: links are
-//! followed as the container will follow them, and `..` at the top stays at the top. Nothing of the container runs yet, so
-//! nothing can move under the lookup.
+//! followed as the container will follow them, and `..` at the top stays at the top. Nothing of the container runs yet; what
+//! another container moves meanwhile, in a volume that both have, leads to no other place than its links would.
 
 use std::{
     os::fd::{AsFd, AsRawFd, OwnedFd},

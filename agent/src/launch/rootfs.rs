@@ -23,7 +23,9 @@ use nix::{
 };
 
 use super::{
-    MountPlan, StepError, device,
+    MountPlan, StepError,
+    bind::bind,
+    device,
     plan::LaunchPlan,
     resolve::{self, make_dir, make_file},
 };
@@ -147,7 +149,7 @@ fn fixed_mounts(root: &OwnedFd, plan: &LaunchPlan) -> Result<(), StepError> {
     .map_err(step("/dev/pts"))?;
     match &plan.shm {
         // Its flags are those that the agent mounted it with.
-        Some(shm) => make_dir(root, Path::new("/dev/shm")).and_then(|place| bind(shm, &place)),
+        Some(shm) => make_dir(root, Path::new("/dev/shm")).and_then(|place| bind(shm, &place, 0)),
         None => make_dir(root, Path::new("/dev/shm")).and_then(|place| {
             let options = Some("mode=1777,size=64m");
             mount_on(Some("shm"), &resolve::name(&place), Some("tmpfs"), all, options)
@@ -184,18 +186,15 @@ fn policy_mount(root: &OwnedFd, planned: &MountPlan) -> Result<(), StepError> {
     };
     let place = place.map_err(StepError::at("make mount point", shown.clone()))?;
     match planned {
-        MountPlan::Model { source, .. } => bind(source, &place)
-            .and_then(|()| restrict(root, destination, MODEL_FLAGS | MsFlags::MS_RDONLY))
-            .map_err(StepError::at("mount model", shown)),
+        MountPlan::Model { source, .. } => bind(source, &place, LOOK_ONLY).map_err(StepError::at("mount model", shown)),
         MountPlan::Volume { source, read_only, .. } => {
-            let flags = if *read_only {
-                MsFlags::MS_RDONLY
-            } else {
-                MsFlags::empty()
-            };
-            bind(source, &place)
-                .and_then(|()| restrict(root, destination, ROOT_FLAGS | flags))
-                .map_err(StepError::at("mount volume", shown))
+            let read_only = if *read_only { libc::MOUNT_ATTR_RDONLY } else { 0 };
+            bind(
+                source,
+                &place,
+                libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | read_only,
+            )
+            .map_err(StepError::at("mount volume", shown))
         }
         MountPlan::Tmpfs { size_mib, .. } => {
             let options = format!("mode=1777,size={size_mib}m");
@@ -223,7 +222,7 @@ fn mask(root: &OwnedFd, path: &Path) -> Result<(), StepError> {
         .and_then(|place| {
             let kind = fstat(&place)?.st_mode & libc::S_IFMT;
             if kind == SFlag::S_IFDIR.bits() {
-                let flags = MsFlags::MS_RDONLY | MODEL_FLAGS;
+                let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
                 mount_on(
                     Some("tmpfs"),
                     &resolve::name(&place),
@@ -233,7 +232,7 @@ fn mask(root: &OwnedFd, path: &Path) -> Result<(), StepError> {
                 )
             } else {
                 let null = resolve::open(root, Path::new("/dev/null"))?;
-                bind(&resolve::name(&null), &place)
+                bind(&resolve::name(&null), &place, 0)
             }
         })
         .map_err(step)
@@ -245,8 +244,7 @@ fn read_only(root: &OwnedFd, path: &Path) -> Result<(), StepError> {
         other => other,
     };
     place
-        .and_then(|place| bind(&resolve::name(&place), &place))
-        .and_then(|()| restrict(root, path, MODEL_FLAGS | MsFlags::MS_RDONLY))
+        .and_then(|place| bind(&resolve::name(&place), &place, LOOK_ONLY))
         .map_err(StepError::at("make read-only", path.to_string_lossy()))
 }
 
@@ -272,17 +270,6 @@ fn write_file(root: &OwnedFd, path: &Path, content: &str) -> Result<(), StepErro
         .map_err(StepError::io("write", shown))
 }
 
-fn bind(source: &Path, place: &OwnedFd) -> Result<(), Errno> {
-    mount(Some(source), &resolve::name(place), NOTHING, MsFlags::MS_BIND, NOTHING)
-}
-
-/// Tightens a fresh bind mount. It lies over the place it was made on, so it is looked up anew.
-fn restrict(root: &OwnedFd, path: &Path, flags: MsFlags) -> Result<(), Errno> {
-    let bound = resolve::open(root, path)?;
-    let flags = flags | MsFlags::MS_REMOUNT | MsFlags::MS_BIND;
-    mount(NOTHING, &resolve::name(&bound), NOTHING, flags, NOTHING)
-}
-
 /// Makes `root` this process's root and lets go of the old one.
 fn pivot(root: &OwnedFd) -> Result<(), StepError> {
     let step = |errno| StepError::at("enter", "the container's root")(errno);
@@ -303,11 +290,11 @@ fn mount_on(
     mount(source, target, kind, flags, options)
 }
 
-const NOTHING: Option<&str> = None;
-
 const ROOT_FLAGS: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV);
 
-const MODEL_FLAGS: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV).union(MsFlags::MS_NOEXEC);
+/// For a bind mount that is there to be read.
+const LOOK_ONLY: u64 =
+    libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC;
 
 /// What containerd masks by default, and a little more that a guest kernel tells about itself.
 const MASKED: [&str; 17] = [
