@@ -1,7 +1,7 @@
-//! What a guest, or a QEMU that it has taken over, can say to the shim: the monitor's lines, the vsock backend's answer, the agent's answers, the console.
+//! What a guest, or a QEMU that it has taken over, can say to the shim: the monitor's lines, the vsock backend's answer, the agent's frames and answers, the console.
 #![no_main]
 use cella_protos::agent::{ContainerStatsResponse, CreateContainerResponse, NextEventResponse, StatusResponse, WaitContainerResponse};
-use cella_shim::{metrics::GuestFacts, qmp::codec, untrusted, vsock::Handshake};
+use cella_shim::{agent::Bounds, metrics::GuestFacts, qmp::codec, untrusted, vsock::Handshake};
 use libfuzzer_sys::fuzz_target;
 use protobuf::Message;
 
@@ -14,6 +14,12 @@ fuzz_target!(|data: &[u8]| {
             _ => break,
         }
     }
+    let (mut whole, mut bytewise) = (Bounds::default(), Bounds::default());
+    for bounds in [&mut whole, &mut bytewise] {
+        bounds.sent(&[0; 40]); // four empty requests
+    }
+    let each = data.iter().try_for_each(|byte| bytewise.received(&[*byte]));
+    assert_eq!(whole.received(data), each, "it matters how the bytes are cut");
     let text = String::from_utf8_lossy(data);
     let shown = untrusted::printable(&text, 128);
     assert!(!shown.chars().any(char::is_control), "{shown:?}");

@@ -1,10 +1,12 @@
 //! The agent's API as the shim uses it.
 //!
-//! Answers are the guest's and therefore hostile: ttrpc bounds a frame to 4 MiB, this module bounds and cleans what is in it.
+//! Answers are the guest's and therefore hostile: [`Bounds`] cuts the connection at the first frame that is too long, no answer
+//! or not asked for, and this module bounds and cleans what is in the others.
 //! Every call has a deadline but three, which end with the VM: [`Agent::start_process`] (images and models are pulled
 //! then), [`Agent::wait_process`] and [`Agent::next_event`]. A refusal keeps the gRPC code that the agent gave it.
 
 mod container;
+mod frames;
 mod process;
 
 use std::fmt;
@@ -19,7 +21,9 @@ use ttrpc::Code;
 use ttrpc::context::{Context, with_timeout};
 
 pub use container::{GuestEvent, GuestEventKind};
+pub use frames::{Bounds, FrameError, MAX_ANSWER};
 
+use self::frames::Frames;
 use crate::untrusted::{MAX_MESSAGE, printable};
 use crate::vsock::{Stream, Transport, VsockError};
 
@@ -175,7 +179,7 @@ impl Agent {
             .connect(AGENT_PORT, deadline)
             .await
             .map_err(|source| AgentError::Connect { source })?;
-        let socket = ttrpc::asynchronous::transport::Socket::new(stream);
+        let socket = ttrpc::asynchronous::transport::Socket::new(Frames::new(stream));
         let agent = Self {
             client: AgentClient::new(ttrpc::asynchronous::Client::new(socket)),
         };

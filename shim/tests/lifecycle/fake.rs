@@ -3,6 +3,7 @@
 
 mod agent;
 mod exec;
+mod nonsense;
 mod qemu;
 
 use std::path::{Path, PathBuf};

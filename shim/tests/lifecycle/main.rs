@@ -19,5 +19,6 @@ mod boot;
 mod death;
 mod exec;
 mod life;
+mod nonsense;
 mod sandbox;
 mod whole;

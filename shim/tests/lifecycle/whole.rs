@@ -105,7 +105,7 @@ async fn out_of_memory_that_is_known_only_at_the_end_is_told_before_it() {
 
 #[tokio::test]
 async fn a_guest_that_floods_with_events_or_repeats_them_disturbs_nobody() {
-    for mode in ["flood-events", "stuck-events"] {
+    for mode in ["flood-events", "stuck-events", "odd-events"] {
         let host = Host::new(mode).await;
         let (process, _pipes) = host.running().await;
         host.pod.clone().kill(process.clone(), 15, false).await.unwrap();

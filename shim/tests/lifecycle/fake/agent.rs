@@ -16,7 +16,7 @@ use ttrpc::asynchronous::{Server, TtrpcContext};
 use ttrpc::{Code, Error, get_status};
 
 use super::exec::Execs;
-use super::{option_of, value_of};
+use super::{nonsense, option_of, value_of};
 
 const STDIN: u32 = 11;
 const STDOUT: u32 = 12;
@@ -70,9 +70,13 @@ pub(super) async fn run(arguments: &[String], mode: &str) -> i32 {
             refusals -= 1;
             continue;
         }
+        if let Some(answer) = nonsense::handshake(mode) {
+            tokio::spawn(async move { stream.write_all(&answer).await });
+            continue;
+        }
         stream.write_all(b"OK 1073741824\n").await.unwrap();
         match port {
-            1024 => connections.send(Ok(stream)).await.unwrap(),
+            1024 => connections.send(Ok(nonsense::between(stream, mode))).await.unwrap(),
             1025 => drop(tokio::spawn(guest.clone().pipe(stream))),
             other => panic!("port {other}"),
         }
@@ -109,6 +113,10 @@ impl Guest {
                 }
                 self.say(b"bye\n").await;
                 self.end(7).await;
+            }
+            STDOUT if self.mode == "endless-output" => {
+                // Never mind whether the process has ended.
+                while stream.write_all(&[b'x'; 4096]).await.is_ok() {}
             }
             STDOUT => *self.stdout.lock().await = Some(stream),
             STDERR => stream.write_all(b"a warning\n").await.unwrap(),
@@ -328,6 +336,14 @@ impl Agent for Guest {
             }
             ("flood-events", after) => Ok(event(after + 1, "oom\u{1b}[31m")),
             ("stuck-events", _) => Ok(event(0, "oom")),
+            ("odd-events", 0) => Ok(wire::NextEventResponse {
+                lost: u64::MAX,
+                exec_id: "\n".repeat(40_000),
+                text: "\u{202e}".repeat(40_000),
+                at_unix_ns: i64::MIN,
+                ..event(1 << 63, &"k".repeat(40_000))
+            }),
+            ("odd-events", 0x8000_0000_0000_0000) => Ok(event(u64::MAX, "denied")),
             _ => std::future::pending().await,
         }
     }
