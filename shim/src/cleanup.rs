@@ -125,11 +125,8 @@ pub fn clean_up(bundle: &Path, namespace: &str, id: &str, log: &Logger) -> Resul
     Ok(())
 }
 
-/// Removes the socket whose address (`unix://…`) is in `address_file`, if nobody listens on it any more.
-pub fn remove_dead_socket(address_file: &Path) {
-    let Ok(address) = fs::read_to_string(address_file) else {
-        return;
-    };
+/// Removes the socket at `address` (`unix://…`), if nobody listens on it any more.
+pub fn remove_dead_socket(address: &str) {
     let Some(path) = address.strip_prefix("unix://") else {
         return;
     };
@@ -197,23 +194,24 @@ mod tests {
     fn only_a_socket_without_listener_is_removed() {
         use std::os::unix::net::UnixListener;
         let dir = tempfile::tempdir().unwrap();
-        let (file, socket) = (dir.path().join("address"), dir.path().join("s"));
-        remove_dead_socket(&file);
-        fs::write(&file, format!("unix://{}", socket.display())).unwrap();
+        let socket = dir.path().join("s");
+        let address = format!("unix://{}", socket.display());
+        remove_dead_socket("");
+        remove_dead_socket(&address);
         let listener = UnixListener::bind(&socket).unwrap();
-        remove_dead_socket(&file);
+        remove_dead_socket(&address);
         assert!(socket.exists());
         drop(listener);
         // A process that another test is about to start holds the listener until it has become its program.
         let end = std::time::Instant::now() + Duration::from_secs(10);
         while socket.exists() && std::time::Instant::now() < end {
-            remove_dead_socket(&file);
+            remove_dead_socket(&address);
             std::thread::yield_now();
         }
         assert!(!socket.exists());
         // A file that is no socket refuses as well.
         fs::write(&socket, "x").unwrap();
-        remove_dead_socket(&file);
+        remove_dead_socket(&address);
         assert!(socket.exists());
     }
 

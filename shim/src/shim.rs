@@ -10,7 +10,9 @@ use base64::engine::general_purpose::STANDARD;
 use containerd_shim::protos::protobuf::Message;
 use containerd_shim::protos::protobuf::well_known_types::any::Any;
 use containerd_shim::publisher::RemotePublisher;
-use containerd_shim::{Config, DeleteResponse, Error, ExitSignal, Flags, Result, Shim, StartOpts, spawn};
+use containerd_shim::{
+    Config, DeleteResponse, Error, ExitSignal, Flags, Result, Shim, StartOpts, socket_address, spawn,
+};
 use slog::{Level, Logger, error, info, o};
 
 #[cfg(feature = "failpoints")]
@@ -121,7 +123,7 @@ impl Shim for CellaShim {
         let vars = options.as_deref().map(|options| (OPTIONS, options));
         let address = spawn(opts, &grouping, vars.into_iter().collect()).await?;
         if owner {
-            // For `delete`, after the server's death. Without the file a dead socket stays, nothing else.
+            // For `delete`, after the server's death, which without it looks at the usual place alone.
             let _ = std::fs::write(ADDRESS_FILE, &address);
         }
         Ok(address)
@@ -130,11 +132,22 @@ impl Shim for CellaShim {
     /// Removes what a dead shim left behind. Its containers count as killed.
     async fn delete_shim(&mut self) -> Result<DeleteResponse> {
         let Invocation {
-            namespace, id, bundle, ..
+            namespace,
+            id,
+            bundle,
+            containerd,
+            ..
         } = &self.flags;
+        let usual = socket_address(containerd, namespace, id);
         let (bundle, namespace, id, log) = (bundle.clone(), namespace.clone(), id.clone(), self.log.clone());
         let clean_up = move || {
-            cleanup::remove_dead_socket(&bundle.join(ADDRESS_FILE));
+            // On a full disk there was no room to note the address.
+            for address in [
+                std::fs::read_to_string(bundle.join(ADDRESS_FILE)).unwrap_or_default(),
+                usual,
+            ] {
+                cleanup::remove_dead_socket(&address);
+            }
             cleanup::clean_up(&bundle, &namespace, &id, &log)
         };
         let cleaned = tokio::task::spawn_blocking(clean_up).await;

@@ -62,18 +62,28 @@ impl ConsoleLog {
                 self.rotate()?;
                 continue;
             }
-            let (now, later) = bytes.split_at(bytes.len().min(room));
-            self.file.write_all(now)?;
-            self.written += u64::try_from(now.len()).unwrap_or(u64::MAX);
-            bytes = later;
+            let now = bytes.get(..bytes.len().min(room)).unwrap_or_default();
+            // A full disk takes a part: it counts.
+            let taken = match self.file.write(now) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(taken) => taken,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
+            };
+            self.written += u64::try_from(taken).unwrap_or(u64::MAX);
+            bytes = bytes.get(taken..).unwrap_or_default();
         }
         Ok(())
     }
 
     /// Copies `console` until it ends. The last line of a dying guest is worth waiting for, so this is not cut short by the
     /// VM's death but by the end of the stream.
+    ///
+    /// A file that cannot be written, most often for want of room, costs the file and nothing else: the stream is read on, for
+    /// the tail and so that the guest does not stall.
     pub async fn record(mut self, mut console: impl AsyncRead + Unpin, log: Logger) {
         let mut buffer = [0; 4096];
+        let mut kept = true;
         loop {
             let read = match console.read(&mut buffer).await {
                 Ok(0) => return,
@@ -84,10 +94,13 @@ impl ConsoleLog {
                 }
             };
             // Writes of a few KiB to a tmpfs.
-            if let Err(error) = self.write(buffer.get(..read).unwrap_or_default()) {
-                warn!(log, "writing the guest's console log failed"; "error" => %error);
-                return;
+            let written = self.write(buffer.get(..read).unwrap_or_default());
+            if let Err(error) = &written
+                && kept
+            {
+                warn!(log, "writing the guest's console log failed"; "path" => self.path.display().to_string(), "error" => %error);
             }
+            kept = written.is_ok();
         }
     }
 
@@ -128,6 +141,25 @@ mod tests {
         console.write(b"0123456789abcdefghi").unwrap();
         assert_eq!(std::fs::read(dir.path().join("console.log.1")).unwrap(), b"abcde");
         assert_eq!(std::fs::read(dir.path().join("console.log")).unwrap(), b"fghi");
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_costs_the_file_and_not_the_last_lines() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut console = ConsoleLog::create(dir.path(), 1 << 20).unwrap();
+        console.file = File::options().write(true).open("/dev/full").unwrap();
+        let tail = console.tail();
+        let (mut guest, host) = tokio::io::duplex(16);
+        let log = Logger::root(slog::Discard, slog::o!());
+        let recorder = tokio::spawn(console.record(host, log));
+        for n in 0..100 {
+            tokio::io::AsyncWriteExt::write_all(&mut guest, format!("line {n}\n").as_bytes())
+                .await
+                .unwrap();
+        }
+        drop(guest);
+        recorder.await.unwrap();
+        assert_eq!(tail.last_lines(1), ["line 99"]);
     }
 
     #[tokio::test]
