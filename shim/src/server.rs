@@ -29,6 +29,8 @@ use crate::shim::{ADDRESS_FILE, CellaShim, RUNTIME, shim_config};
 const TTRPC_ADDRESS: &str = "TTRPC_ADDRESS";
 /// How long a server that has the socket may take to answer.
 const OTHER_SERVER: Duration = Duration::from_secs(1);
+/// For an answer that is ready to be written.
+const LAST_ANSWER: Duration = Duration::from_millis(100);
 /// Between two looks at it.
 const PAUSE: Duration = Duration::from_millis(5);
 
@@ -111,6 +113,9 @@ async fn serve(shim: &mut CellaShim, flags: &Flags, log: &Logger) -> Result<(), 
     close_stdout().map_err(setup)?;
     shim.wait().await;
     let _ = server.shutdown().await;
+    // The answer to the request that ended all this is written by a task of ttrpc's, which nobody can wait for. containerd
+    // takes a connection that closes before it for a failure of ShutdownSandbox.
+    tokio::time::sleep(LAST_ANSWER).await;
     Ok(())
 }
 

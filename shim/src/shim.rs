@@ -1,8 +1,9 @@
 //! The three ways in which containerd runs this program: `start`, the server itself, and `delete`.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use async_trait::async_trait;
 use base64::Engine;
@@ -36,8 +37,11 @@ pub const RUNTIME: &str = "io.containerd.cella.v2";
 
 /// containerd gives Shutdown three seconds; the last event should be through by then.
 const LAST_EVENTS: Duration = Duration::from_secs(2);
-/// A shim that has had no container for one to two of these periods ends by itself: its start or its shutdown was lost.
+/// A shim that has had no container for so long ends by itself: its start or its shutdown was lost.
 const IDLE: Duration = Duration::from_secs(60);
+/// How often it looks. One without containers whose bundle has gone ends at once: containerd had no room to note where it
+/// listens, gave it up without a word, and removed the bundle.
+const LOOK: Duration = Duration::from_secs(2);
 
 /// File in the bundle with the server's address. Its name is containerd-shim's.
 pub(crate) const ADDRESS_FILE: &str = "address";
@@ -248,20 +252,27 @@ fn is_options(any: &Any) -> bool {
     any.type_url.rsplit('/').next() == Some(OPTIONS_TYPE)
 }
 
-/// Returns when the pod has been idle for a whole period.
+/// Returns when the pod has been idle for a whole period, or is idle and nobody can know it any more.
 async fn idle(pod: Option<Arc<Pod>>) {
     let Some(pod) = pod else {
         return std::future::pending().await;
     };
-    let mut was_idle = false;
+    let mut since = None;
     loop {
-        tokio::time::sleep(IDLE).await;
-        let is_idle = pod.is_idle();
-        if was_idle && is_idle {
+        tokio::time::sleep(LOOK).await;
+        if !pod.is_idle() {
+            since = None;
+            continue;
+        }
+        if is_removed(Path::new(".")) || since.get_or_insert_with(Instant::now).elapsed() >= IDLE {
             return;
         }
-        was_idle = is_idle;
     }
+}
+
+/// Whether a directory that is still in use has no name any more.
+fn is_removed(dir: &Path) -> bool {
+    std::fs::metadata(dir).is_ok_and(|metadata| metadata.nlink() == 0)
 }
 
 fn chain(error: &dyn std::error::Error) -> String {

@@ -1,4 +1,4 @@
-//! Failures on demand, through the program as containerd runs it: `start` in a bundle, its socket, `delete` after its death.
+//! The program as containerd runs it: `start` in a bundle, its socket, `delete` after its death; and failures on demand.
 #![cfg(feature = "failpoints")]
 #![allow(
     clippy::unwrap_used,
@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 
 use containerd_shim::DeleteResponse;
 use containerd_shim::protos::protobuf::Message;
+use containerd_shim::protos::sandbox_api::ShutdownSandboxRequest;
+use containerd_shim::protos::sandbox_async::SandboxClient;
 use containerd_shim::protos::shim::shim::{
     ConnectRequest, CreateTaskRequest, PidsRequest, ShutdownRequest, StateRequest,
 };
@@ -28,6 +30,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 struct Shim {
     bundle: tempfile::TempDir,
     socket: PathBuf,
+    client: Client,
     task: TaskClient,
     pid: i32,
 }
@@ -45,7 +48,8 @@ impl Shim {
         assert!(started.status.success(), "{started:?}");
         let answer: serde_json::Value = serde_json::from_slice(&started.stdout).unwrap();
         let address = answer["address"].as_str().unwrap().to_owned();
-        let task = TaskClient::new(Client::connect(&address).await.unwrap());
+        let client = Client::connect(&address).await.unwrap();
+        let task = TaskClient::new(client.clone());
         let request = ConnectRequest {
             id: "app".into(),
             ..Default::default()
@@ -53,6 +57,7 @@ impl Shim {
         let pid = task.connect(within(), &request).await.unwrap().shim_pid;
         Self {
             bundle,
+            client,
             socket: address.strip_prefix("unix://").unwrap().into(),
             task,
             pid: pid.try_into().unwrap(),
@@ -155,6 +160,28 @@ async fn errors_and_delays_come_and_are_used_up_and_the_shim_lives() {
     shim.task.shutdown(within(), &request).await.unwrap();
     shim.ends().await;
     assert!(!shim.socket.exists(), "the socket of a shim that ended by itself");
+}
+
+#[tokio::test]
+async fn a_shim_that_containerd_gave_up_without_a_word_ends() {
+    let shim = Shim::start(&[]).await;
+    fs::remove_dir_all(shim.bundle.path()).unwrap();
+    shim.ends().await;
+    assert!(!shim.socket.exists());
+}
+
+#[tokio::test]
+async fn the_request_that_ends_the_shim_is_answered() {
+    for _ in 0..20 {
+        let shim = Shim::start(&[]).await;
+        let request = ShutdownSandboxRequest {
+            sandbox_id: "app".into(),
+            ..Default::default()
+        };
+        let sandbox = SandboxClient::new(shim.client.clone());
+        sandbox.shutdown_sandbox(within(), &request).await.unwrap();
+        shim.ends().await;
+    }
 }
 
 #[tokio::test]
