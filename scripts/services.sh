@@ -5,7 +5,8 @@
 start() {
   local name=$1; shift
   # In a session of its own: Ctrl-C ends the script, which then ends its services in order.
-  setsid "$@" >"$RUN/logs/$name.log" 2>&1 </dev/null &
+  # Appended to: one that is started again does not take the words of its predecessor with it.
+  setsid "$@" >>"$RUN/logs/$name.log" 2>&1 </dev/null &
   echo "$! $(awk '{ print $22 }' /proc/$!/stat)" >"$RUN/pids/$name"
 }
 # await NAME SECONDS COMMAND...: until COMMAND succeeds; fails at once when NAME has ended.

@@ -30,7 +30,8 @@ fn running(f: &Fixture) -> Result<Run> {
     Ok(run)
 }
 
-fn vm(f: &Fixture) -> Result<PathBuf> {
+/// The run directory of the one VM that there is.
+pub(crate) fn vm(f: &Fixture) -> Result<PathBuf> {
     Ok(fs::read_dir(f.stack.path("vm"))?
         .flatten()
         .next()
@@ -39,7 +40,7 @@ fn vm(f: &Fixture) -> Result<PathBuf> {
 }
 
 /// Pids of processes whose command line has all of `words`.
-fn pids(words: &[&str]) -> Result<Vec<Pid>> {
+pub(crate) fn pids(words: &[&str]) -> Result<Vec<Pid>> {
     let mut pids = Vec::new();
     for entry in fs::read_dir("/proc")?.flatten() {
         let Ok(pid) = entry.file_name().to_string_lossy().parse::<i32>() else {
@@ -54,7 +55,7 @@ fn pids(words: &[&str]) -> Result<Vec<Pid>> {
     Ok(pids)
 }
 
-fn kill_one(words: &[&str]) -> Result<()> {
+pub(crate) fn kill_one(words: &[&str]) -> Result<()> {
     let pids = pids(words)?;
     ensure!(pids.len() == 1, "{words:?} fits {pids:?}");
     for pid in pids {
@@ -63,8 +64,21 @@ fn kill_one(words: &[&str]) -> Result<()> {
     Ok(())
 }
 
+/// What the command line of a container's shim has, and no other's: other stacks may have a container of the same name.
+pub(crate) fn shim_words(f: &Fixture, run: &Run) -> [String; 3] {
+    [
+        "containerd-shim-cella-v2".into(),
+        format!(" -id {} ", run.id),
+        f.stack.var("CONTAINERD").into(),
+    ]
+}
+
 /// Waits until containerd shows the task as stopped and then removes it; its exit status is 137.
-fn stops_with_137(f: &Fixture, run: &Run) -> Result<()> {
+pub(crate) fn stops_with_137(f: &Fixture, run: &Run) -> Result<()> {
+    stops_with(f, run, 137)
+}
+
+pub(crate) fn stops_with(f: &Fixture, run: &Run, status: u8) -> Result<()> {
     wait_until(Duration::from_secs(60), || {
         let list = f.stack.ctr(&["task", "ls"])?;
         let text = String::from_utf8_lossy(&list.stdout).into_owned();
@@ -72,7 +86,7 @@ fn stops_with_137(f: &Fixture, run: &Run) -> Result<()> {
     })?;
     let removed = f.stack.ctr(&["task", "rm", &run.id])?;
     ensure!(
-        String::from_utf8_lossy(&removed.stderr).contains("exit code 137"),
+        String::from_utf8_lossy(&removed.stderr).contains(&format!("exit code {status}")),
         "{removed:?}"
     );
     f.stack.ctr(&["container", "rm", &run.id])?;
@@ -109,7 +123,7 @@ fn the_agent_dies(f: &Fixture) -> Result<()> {
 
 fn the_shim_is_killed(f: &Fixture) -> Result<()> {
     let run = running(f)?;
-    kill_one(&["containerd-shim-cella-v2", &run.id])?;
+    kill_one(&shim_words(f, &run).each_ref().map(String::as_str))?;
     wait_until(Duration::from_secs(30), || {
         Ok(pids(&["qemu-system-x86_64", &f.stack.path("vm").to_string_lossy()])?
             .is_empty()

@@ -139,16 +139,7 @@ impl Fixture {
             std::time::Duration::from_secs(10),
         )?;
         for image in [&image, &plain_image, &different_image] {
-            let pulled = stack.ctr(&[
-                "images",
-                "pull",
-                "--snapshotter",
-                "cella",
-                "--hosts-dir",
-                &path("ctd/certs.d"),
-                image,
-            ])?;
-            ensure!(pulled.status.success(), "{}", String::from_utf8_lossy(&pulled.stderr));
+            pull(&stack, image)?;
         }
         let launch = measure(&stack, stack.var("GUEST_IMAGE"))?;
         stack.kbs(&["set-key", "test/image-kek/1", "--key-file", &image_kek])?;
@@ -165,6 +156,11 @@ impl Fixture {
             policies: Mutex::new(Vec::new()),
             stack,
         })
+    }
+
+    /// Has containerd pull an image.
+    pub(crate) fn pull(&self, image: &str) -> Result<()> {
+        pull(&self.stack, image)
     }
 
     /// The probe's workload running a busybox shell line.
@@ -259,6 +255,13 @@ impl Fixture {
     pub(crate) fn finish(self) -> Result<()> {
         self.stack.stop()
     }
+}
+
+fn pull(stack: &Stack, image: &str) -> Result<()> {
+    let hosts = stack.path("ctd/certs.d").to_string_lossy().into_owned();
+    let pulled = stack.ctr(&["images", "pull", "--snapshotter", "cella", "--hosts-dir", &hosts, image])?;
+    ensure!(pulled.status.success(), "{}", String::from_utf8_lossy(&pulled.stderr));
+    Ok(())
 }
 
 /// The launch digest of a guest image folder.

@@ -7,6 +7,8 @@ mod content;
 mod denial;
 mod faults;
 mod fixture;
+mod full_disk;
+mod kills;
 mod launch;
 mod light;
 mod network;
@@ -23,13 +25,15 @@ type Case = fn(&Fixture) -> anyhow::Result<()>;
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);
-    let groups: [(&str, &[(&str, Case)]); 10] = [
+    let groups: [(&str, &[(&str, Case)]); 12] = [
         ("light", light::CASES),
         ("launch", launch::CASES),
         ("denial", denial::CASES),
         ("content", content::CASES),
         ("broker", broker::CASES),
         ("faults", faults::CASES),
+        ("faults", kills::CASES),
+        ("faults", full_disk::CASES),
         ("config", config::CASES),
         ("network", network::CASES),
         ("operator", operator::CASES),

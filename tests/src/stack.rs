@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
+use sha2::{Digest, Sha256};
 
 use crate::process::{run, succeed, wait_until};
 
@@ -164,7 +165,29 @@ impl Stack {
         Ok(self.registry_log()?.get(mark.registry..).unwrap_or_default().to_owned())
     }
 
-    /// Waits until nothing of any container is left: no process but the stack's own, no folder of a VM, no mount, no task.
+    /// Ends containerd or the snapshotter by SIGKILL.
+    ///
+    /// # Errors
+    /// What `scripts/stack crash` says.
+    pub fn crash(&self, service: &str) -> Result<()> {
+        self.script("crash", service)
+    }
+
+    /// Starts a service again that [`Stack::crash`] ended, and waits until it answers.
+    ///
+    /// # Errors
+    /// What `scripts/stack revive` says.
+    pub fn revive(&self, service: &str) -> Result<()> {
+        self.script("revive", service)
+    }
+
+    fn script(&self, command: &str, service: &str) -> Result<()> {
+        let mut script = Command::new(repository().join("scripts/stack"));
+        succeed(script.arg(command).arg(&self.run).arg(service), Duration::from_secs(60)).map(drop)
+    }
+
+    /// Waits until nothing of any container is left: no process but the stack's own, no folder of a VM or of a bundle, no
+    /// socket, no cgroup, no mount, no task.
     ///
     /// # Errors
     /// What is left after 20 seconds, by name.
@@ -198,6 +221,22 @@ impl Stack {
         for entry in fs::read_dir(self.path("vm"))?.flatten() {
             left.insert(format!("folder {}", entry.path().display()));
         }
+        for namespace in fs::read_dir(self.path("ctd/state/io.containerd.runtime.v2.task"))
+            .into_iter()
+            .flatten()
+        {
+            for entry in fs::read_dir(namespace?.path())?.flatten() {
+                left.insert(format!("bundle {}", entry.path().display()));
+            }
+        }
+        for number in 1..self.next.load(Ordering::Relaxed) {
+            let id = format!("c{number}");
+            for path in [self.shim_socket(&id), Path::new("/sys/fs/cgroup/default").join(&id)] {
+                if path.symlink_metadata().is_ok() {
+                    left.insert(format!("{}", path.display()));
+                }
+            }
+        }
         for mount in fs::read_to_string("/proc/mounts")?.lines().filter(|l| l.contains(&run)) {
             left.insert(format!("mount {mount}"));
         }
@@ -207,6 +246,12 @@ impl Stack {
             }
         }
         Ok(left)
+    }
+
+    /// Where the shim of a container listens: containerd-shim's rule.
+    fn shim_socket(&self, id: &str) -> PathBuf {
+        let name = Sha256::digest(format!("{}/default/{id}", self.var("CONTAINERD")));
+        Path::new("/run/containerd/s").join(hex::encode(name))
     }
 
     fn audit(&self) -> Result<String> {
