@@ -2,7 +2,7 @@
 use std::{fs, io::Write, path::PathBuf, process::Command, time::Duration};
 
 use anyhow::{Context, Result, ensure};
-use cella_tests::process::succeed;
+use cella_tests::process::{succeed, wait_until};
 
 use crate::{
     Case,
@@ -49,7 +49,8 @@ impl Disk {
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        succeed(Command::new("umount").arg(&self.0), LIMIT).ok();
+        // A shim that was given up has its bundle, which has no name any more, for a few seconds.
+        wait_until(LIMIT, || Ok(succeed(Command::new("umount").arg(&self.0), LIMIT).ok())).ok();
         fs::remove_dir(&self.0).ok();
     }
 }
