@@ -324,7 +324,14 @@ fn status(error: &SnapshotError) -> Status {
         }
         SnapshotError::Store(_) | SnapshotError::Stub(_) | SnapshotError::Folder { .. } => Code::Internal,
     };
-    Status::new(code, error.to_string())
+    // With the causes: a disk that is full is the reader's to mend, on the same host.
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    Status::new(code, text)
 }
 
 const PREFIX: &str = "/containerd.services.snapshots.v1.Snapshots/";

@@ -10,6 +10,8 @@
 
 mod node;
 
+use std::process::Command;
+
 use cella_shim::bundle::oci;
 use cella_shim::containerd::{candidates, merge};
 use cella_shim::users;
@@ -87,6 +89,46 @@ fn a_kill_of_both_loses_nothing() {
     // In use, an image may go; its layers stay for the containers.
     node.ctr(&["images", "rm", "--sync", "localhost/app:1"]);
     assert_eq!(node.snapshots().len(), snapshots.len() + 1);
+}
+
+/// A small file system that ends with its test.
+struct Disk(std::path::PathBuf);
+
+impl Disk {
+    fn mount(path: std::path::PathBuf) -> Self {
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"]).arg(&path);
+        assert!(mount.status().unwrap().success());
+        Self(path)
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // Lazily: the snapshotter, which has files there, ends after it.
+        drop(Command::new("umount").arg("-l").arg(&self.0).status());
+    }
+}
+
+#[test]
+fn a_full_disk_is_told_by_name_and_forgotten_when_there_is_room() {
+    let mut node = Node::start();
+    node.kill_snapshotter();
+    let disk = Disk::mount(node.path("snap"));
+    node.start_snapshotter();
+    let filling = disk.0.join("filling");
+    assert!(
+        std::fs::write(&filling, vec![0; 2 << 20]).is_err(),
+        "there is room for more"
+    );
+    let image = image("localhost/app:1", "zoe", "1");
+    let refused = node.try_import(&image, "cella").unwrap_err();
+    assert!(refused.contains("No space left on device"), "{refused}");
+    assert!(refused.contains(disk.0.to_str().unwrap()), "{refused}");
+    std::fs::remove_file(&filling).unwrap();
+    node.import(&image, "cella");
+    create(&node, "localhost/app:1", "c", &[]);
+    assert_eq!(node.snapshots().len(), 3, "two layers and a root");
 }
 
 #[tokio::test]

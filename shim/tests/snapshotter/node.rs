@@ -106,6 +106,11 @@ impl Node {
         self.ctr(&["images", "import", "--snapshotter", snapshotter, archive]);
     }
 
+    pub(crate) fn try_import(&self, image: &Image, snapshotter: &str) -> Result<String, String> {
+        let archive = image.archive.path().to_str().unwrap();
+        self.try_ctr(&["images", "import", "--snapshotter", snapshotter, archive])
+    }
+
     /// The names of cella's snapshots.
     pub(crate) fn snapshots(&self) -> Vec<String> {
         let list = self.ctr(&["snapshots", "--snapshotter", "cella", "ls"]);
