@@ -1,8 +1,11 @@
 //! Programs that die or hang while a container runs. Each time: containerd learns of it, and nothing is left.
-use std::{fs, io::Write, os::unix::net::UnixStream, path::PathBuf, time::Duration};
+use std::{fs, io::Write, os::unix::net::UnixStream, path::PathBuf, process::Command, time::Duration};
 
 use anyhow::{Context, Result, ensure};
-use cella_tests::{Run, attacker, process::wait_until};
+use cella_tests::{
+    Run, attacker,
+    process::{run, wait_until},
+};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -37,6 +40,15 @@ pub(crate) fn vm(f: &Fixture) -> Result<PathBuf> {
         .next()
         .context("no VM")?
         .path())
+}
+
+/// The metrics of the one VM's shim.
+pub(crate) fn metrics(f: &Fixture) -> Result<String> {
+    let mut curl = Command::new("curl");
+    curl.args(["-s", "--max-time", "5", "--unix-socket"])
+        .arg(vm(f)?.join("metrics.sock"));
+    let out = run(curl.arg("http://shim/metrics"), Duration::from_secs(10))?;
+    Ok(String::from_utf8_lossy(&out.stdout).into_owned())
 }
 
 /// Pids of processes whose command line has all of `words`.

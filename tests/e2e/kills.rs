@@ -15,7 +15,7 @@ use cella_tests::{
 
 use crate::{
     Case,
-    faults::{kill_one, pids, shim_words, stops_with, stops_with_137, vm},
+    faults::{kill_one, metrics, pids, shim_words, stops_with, stops_with_137, vm},
     fixture::Fixture,
 };
 
@@ -126,15 +126,9 @@ fn containerd_while(f: &Fixture) -> Result<()> {
     // It ends while nobody is there to hear of it.
     let told = exec_now(f, &run, "(sleep 3; touch /tmp/go) >/dev/null 2>&1 &")?;
     ensure!(told.status.success(), "{told:?}");
-    let socket = vm(f)?.join("metrics.sock");
     f.stack.crash("containerd")?;
     let ended = wait_until(SOON, || {
-        let mut curl = Command::new("curl");
-        curl.args(["-s", "--max-time", "5", "--unix-socket"]).arg(&socket);
-        let page = run_it(curl.arg("http://shim/metrics"))?;
-        Ok(text(&page.stdout)
-            .contains("cella_container_exits_total{")
-            .then_some(()))
+        Ok(metrics(f)?.contains("cella_container_exits_total{").then_some(()))
     });
     f.stack.revive("containerd")?;
     ended.context("it does not end")?;

@@ -20,7 +20,11 @@ use cella_tests::{
     process::{run, succeed, wait_until},
 };
 
-use crate::{Case, fixture::Fixture};
+use crate::{
+    Case,
+    faults::{kill_one, vm},
+    fixture::Fixture,
+};
 
 pub(crate) const CASES: &[(&str, Case)] = &[
     (
@@ -28,8 +32,8 @@ pub(crate) const CASES: &[(&str, Case)] = &[
         a_pod_is_reached_and_reaches_others,
     ),
     (
-        "a_killed_shim_leaves_the_namespace_as_it_was",
-        a_killed_shim_leaves_the_namespace_as_it_was,
+        "a_killed_shim_or_qemu_leaves_the_namespace_as_it_was",
+        a_killed_shim_or_qemu_leaves_the_namespace_as_it_was,
     ),
     ("what_cannot_be_is_refused_by_name", what_cannot_be_is_refused_by_name),
 ];
@@ -94,7 +98,7 @@ fn a_pod_is_reached_and_reaches_others(f: &Fixture) -> Result<()> {
     lab.becomes_untouched("pod")
 }
 
-fn a_killed_shim_leaves_the_namespace_as_it_was(f: &Fixture) -> Result<()> {
+fn a_killed_shim_or_qemu_leaves_the_namespace_as_it_was(f: &Fixture) -> Result<()> {
     let lab = Lab::new(&f.stack)?;
     lab.join("pod", None)?;
     let line = "echo serving; exec httpd -f -p 8080";
@@ -105,11 +109,12 @@ fn a_killed_shim_leaves_the_namespace_as_it_was(f: &Fixture) -> Result<()> {
     ctr.wait()?;
     run.remove(&f.stack)?;
     lab.becomes_untouched("pod").context("after the shim was killed")?;
-    // And the namespace can be used again.
+    // And the namespace can be used again; when QEMU is killed, its shim leaves it likewise.
     let (run, mut ctr, _) = lab.start(f, line, "serving")?;
-    run.remove(&f.stack)?;
+    kill_one(&["qemu-system-x86_64", &vm(f)?.to_string_lossy()])?;
     ctr.wait()?;
-    lab.becomes_untouched("pod")
+    run.remove(&f.stack)?;
+    lab.becomes_untouched("pod").context("after QEMU was killed")
 }
 
 fn what_cannot_be_is_refused_by_name(f: &Fixture) -> Result<()> {

@@ -12,7 +12,7 @@ use cella_tests::{
     process::{run, wait_until},
 };
 
-use crate::{Case, fixture::Fixture};
+use crate::{Case, faults::metrics, fixture::Fixture};
 
 pub(crate) const CASES: &[(&str, Case)] = &[
     ("exec_has_its_own_streams_and_status", exec_streams),
@@ -106,6 +106,15 @@ fn exec_denied(f: &Fixture) -> Result<()> {
         "{out:?}"
     );
     ensure!(!text(&out.stdout).contains("another one"), "it ran: {out:?}");
+    // The code that containerd was given, and the guest's own event in the shim's log.
+    let page = metrics(f)?;
+    ensure!(page.contains("call=\"Exec\",code=\"PERMISSION_DENIED\""), "{page}");
+    wait_until(Duration::from_secs(20), || {
+        let log = fs::read_to_string(f.stack.path("logs/containerd.log"))?;
+        let told = |line: &str| line.contains("policy refused a request") && line.contains(&container.id);
+        Ok(log.lines().any(told).then_some(()))
+    })
+    .context("no event of the refusal")?;
     container.remove(&f.stack)
 }
 
