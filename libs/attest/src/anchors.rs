@@ -1,12 +1,11 @@
 //! The roots that a verifier believes.
 
-use ring::digest::{SHA256, digest};
 use x509_cert::{
     Certificate,
     der::{DecodePem, Encode},
 };
 
-use crate::snp::Product;
+use crate::{digest::sha256, snp::Product};
 
 /// Largest PEM file that is taken for a root.
 const MAX_PEM: usize = 16 * 1024;
@@ -47,16 +46,7 @@ impl Anchors {
     /// # Errors
     /// [`AnchorError`] when the text is no such certificate.
     pub fn with_simulated_pem(self, pem: &str) -> Result<Self, AnchorError> {
-        if pem.len() > MAX_PEM {
-            return Err(AnchorError::TooLarge { limit: MAX_PEM });
-        }
-        let certificate = Certificate::from_pem(pem.trim()).map_err(|source| AnchorError::Pem { source })?;
-        let spki = certificate
-            .tbs_certificate
-            .subject_public_key_info
-            .to_der()
-            .map_err(|source| AnchorError::Pem { source })?;
-        Ok(self.with_simulated(sha256(&spki)))
+        Ok(self.with_simulated(spki_sha256(pem)?))
     }
 
     pub(crate) fn find(&self, spki_sha256: &[u8; 32]) -> Option<&Anchor> {
@@ -94,11 +84,15 @@ pub enum AnchorError {
     },
 }
 
-/// SHA-256 of one message.
-pub(crate) fn sha256(data: &[u8]) -> [u8; 32] {
-    let mut out = [0; 32];
-    out.copy_from_slice(digest(&SHA256, data).as_ref());
-    out
+/// SHA-256 of the SubjectPublicKeyInfo of the one certificate in a PEM text.
+pub(crate) fn spki_sha256(pem: &str) -> Result<[u8; 32], AnchorError> {
+    if pem.len() > MAX_PEM {
+        return Err(AnchorError::TooLarge { limit: MAX_PEM });
+    }
+    let certificate = Certificate::from_pem(pem.trim()).map_err(|source| AnchorError::Pem { source })?;
+    let spki = certificate.tbs_certificate.subject_public_key_info.to_der();
+    spki.map(|der| sha256(&der))
+        .map_err(|source| AnchorError::Pem { source })
 }
 
 const AMD: [Anchor; 3] = [
@@ -126,7 +120,7 @@ const fn amd(product: Product, spki_sha256: &str) -> Anchor {
 
 /// Hexadecimal to bytes while compiling: a wrong digit or length stops the build.
 #[allow(clippy::indexing_slicing, reason = "evaluated while compiling only")]
-const fn decode(text: &str) -> [u8; 32] {
+pub(crate) const fn decode(text: &str) -> [u8; 32] {
     const fn nibble(digit: u8) -> u8 {
         match digit {
             b'0'..=b'9' => digit - b'0',

@@ -1,40 +1,57 @@
-//! Evidence of AMD SEV-SNP guests: what it looks like, how it is fetched in the guest, how it is verified anywhere else.
+//! Evidence of AMD SEV-SNP and Intel TDX guests: what it looks like, how it is fetched in the guest, how it is verified anywhere else.
 //!
 //! Whose bytes: everything in here is parsed from a peer that may lie, a guest for the broker and the host for the guest.
-//! Lengths are checked first, reports are verified over the bytes that came and never over a re-encoding, and no input
-//! makes a function of this crate panic. [`snp::Report::parse`] and [`Evidence::from_json`] are pure and take bytes: they are
-//! the entries of the fuzz targets.
+//! Lengths are checked first, reports and quotes are verified over the bytes that came and never over a re-encoding, and no input
+//! makes a function of this crate panic. The parsers are pure and take bytes: they are the entries of the fuzz targets.
 //!
-//! What is not checked, because nothing in a confidential guest or on a broker without a network can: certificate
-//! validity times and AMD's revocation lists.
+//! Verifiers do no I/O: certificates, revocation lists, Intel's documents and the time are arguments, so they work without a network.
 //!
 //! | feature | adds |
 //! |---|---|
-//! | (none) | [`verify()`], [`Evidence`], [`snp`], [`configfs`] |
-//! | `measure` | module `measure`: the launch digest of a firmware, kernel, initrd and command line |
+//! | (none) | [`Evidence`], [`snp`] reports, [`configfs`]: all that a guest needs |
+//! | `verify` | `verify()` for SEV-SNP, module `tdx`: verifiers, with X.509. Never in the guest |
+//! | `measure` | module `measure`: launch digest, MRTD and RTMRs of a firmware, kernel, initrd and command line |
 //! | `sim-issue` | module `sim`: development roots, and reports signed under them |
 
+#[cfg(feature = "verify")]
 mod anchors;
 pub mod cert_table;
+#[cfg(feature = "verify")]
 mod chain;
 pub mod configfs;
+#[cfg(any(feature = "verify", feature = "measure"))]
+mod digest;
 mod evidence;
 mod hex_bytes;
 #[cfg(feature = "measure")]
 pub mod measure;
+#[cfg(any(feature = "verify", feature = "measure"))]
+mod reader;
 #[cfg(feature = "sim-issue")]
 pub mod sim;
 pub mod snp;
+#[cfg(feature = "verify")]
+pub mod tdx;
+#[cfg(feature = "verify")]
 mod vek;
+#[cfg(feature = "verify")]
 mod verify;
+#[cfg(feature = "verify")]
+mod x509;
 
-#[cfg(test)]
+#[cfg(all(test, feature = "verify"))]
 #[path = "../tests/vectors/mod.rs"]
 mod vectors;
 
+#[cfg(feature = "verify")]
 pub use anchors::{Anchor, AnchorError, Anchors};
-pub use chain::{CertRole, ChainError};
 pub use evidence::{Evidence, EvidenceError};
 pub use hex_bytes::Hex;
+#[cfg(feature = "verify")]
+pub use snp::VerifyOptions;
+#[cfg(feature = "verify")]
 pub use vek::VekError;
-pub use verify::{Expected, Verified, VerifyError, VerifyOptions, verify, verify_with};
+#[cfg(feature = "verify")]
+pub use verify::{Expected, Verified, VerifyError, verify, verify_with};
+#[cfg(feature = "verify")]
+pub use x509::{CertRole, ChainError, CrlError, CrlRole};

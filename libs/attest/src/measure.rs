@@ -221,7 +221,7 @@ fn pinned_firmware(path: &Path) -> Result<File, MeasureError> {
     context.update(&image);
     let digest = context.finish();
     if !KNOWN_FIRMWARE.iter().any(|known| known.sha256 == digest.as_ref()) {
-        let sha256 = Hex(crate::anchors::sha256(&image));
+        let sha256 = Hex(crate::digest::sha256(&image));
         return Err(MeasureError::UnknownFirmware {
             path: path.to_owned(),
             sha256,

@@ -7,10 +7,11 @@ use ring::signature::{ECDSA_P384_SHA384_FIXED, UnparsedPublicKey};
 
 use crate::{
     anchors::Anchors,
-    chain::{ChainError, verify_chain},
+    chain::{ChainChecks, verify_chain},
     evidence::Evidence,
-    snp::{POLICY_DEBUG, POLICY_MIGRATE_MA, Product, Report, ReportError, SigningKey, TcbVersion},
+    snp::{Mitigations, Product, Report, ReportError, SigningKey, TcbVersion, VerifyOptions},
     vek::{self, VekError},
+    x509::{ChainError, CrlError},
 };
 
 /// What a report must say.
@@ -22,50 +23,6 @@ pub struct Expected<'a> {
     pub host_data: Option<&'a [u8; 32]>,
     /// Privilege level that the guest's kernel runs at: 0 for Cella.
     pub vmpl: u32,
-}
-
-/// What a verifier tolerates. The default is what a broker wants: no Milan, version 3, no TCB floor.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct VerifyOptions {
-    /// Accept Milan, whose VCEK secrets have been extracted by software (threat T20).
-    pub allow_milan: bool,
-    /// Lowest report version. Version 2 names no processor.
-    pub min_version: u32,
-    /// Lowest TCB, component by component.
-    pub minimum_tcb: Option<TcbVersion>,
-}
-
-impl Default for VerifyOptions {
-    fn default() -> Self {
-        Self {
-            allow_milan: false,
-            min_version: 3,
-            minimum_tcb: None,
-        }
-    }
-}
-
-impl VerifyOptions {
-    /// Accepts Milan, or does not.
-    #[must_use]
-    pub fn allow_milan(mut self, allow: bool) -> Self {
-        self.allow_milan = allow;
-        self
-    }
-
-    /// Sets the lowest report version.
-    #[must_use]
-    pub fn min_version(mut self, version: u32) -> Self {
-        self.min_version = version;
-        self
-    }
-
-    /// Sets the lowest TCB.
-    #[must_use]
-    pub fn minimum_tcb(mut self, minimum: TcbVersion) -> Self {
-        self.minimum_tcb = Some(minimum);
-        self
-    }
 }
 
 /// What is known about a guest whose evidence was verified.
@@ -91,6 +48,12 @@ pub struct Verified {
     pub version: u32,
     /// Kind of key that signed.
     pub signing_key: SigningKey,
+    /// TCB at launch. It is not certified by itself: it stands in the signed report.
+    pub launch_tcb: TcbVersion,
+    /// How the platform is configured, the bits `PLATFORM_*` of [`crate::snp`].
+    pub platform_info: u64,
+    /// Firmware mitigations, version 5.
+    pub mitigations: Option<Mitigations>,
 }
 
 /// Why evidence is refused.
@@ -103,6 +66,9 @@ pub enum VerifyError {
     /// The certificates do not lead to a root of this verifier.
     #[error("the certificate chain is refused")]
     Chain(#[from] ChainError),
+    /// The revocation list that goes with the chain cannot be believed, or there is none.
+    #[error("the revocation list is refused")]
+    Crl(#[from] CrlError),
     /// The report is not signed by the endorsement key: it was changed, or it is another chip's.
     #[error("the report is not signed by the VCEK of its chain")]
     ReportSignature,
@@ -148,6 +114,50 @@ pub enum VerifyError {
         /// Guest policy.
         policy: u64,
     },
+    /// The guest policy has a bit that is forbidden here.
+    #[error("the guest policy {policy:#x} has bits {bits:#x}, which are forbidden here")]
+    PolicyForbidden {
+        /// Guest policy.
+        policy: u64,
+        /// Which bits.
+        bits: u64,
+    },
+    /// The guest policy lacks a bit that is required here.
+    #[error("the guest policy {policy:#x} lacks bits {bits:#x}, which are required here")]
+    PolicyRequired {
+        /// Guest policy.
+        policy: u64,
+        /// Which bits.
+        bits: u64,
+    },
+    /// The guest policy lets older firmware run the guest.
+    #[error("the guest policy allows ABI {major}.{minor}, below the required one")]
+    PolicyAbi {
+        /// Major version.
+        major: u8,
+        /// Minor version.
+        minor: u8,
+    },
+    /// The platform lacks a setting that is required here.
+    #[error("the platform information {platform_info:#x} lacks bits {bits:#x}, which are required here")]
+    Platform {
+        /// Platform information.
+        platform_info: u64,
+        /// Which bits.
+        bits: u64,
+    },
+    /// The firmware lacks a mitigation that is required here, or the report does not tell.
+    #[error("the firmware's mitigations lack bits {bits:#x}, which are required here")]
+    Mitigations {
+        /// Which bits.
+        bits: u64,
+    },
+    /// Signed with a provider's key where only a chip's is accepted.
+    #[error("the report is signed with a VLEK, which is not allowed here")]
+    VlekRefused,
+    /// Not a chip of the list.
+    #[error("the report's chip is not on the list")]
+    ChipNotAllowed,
     /// The report was asked for at another privilege level.
     #[error("the report is from VMPL {found}, expected {expected}")]
     Vmpl {
@@ -162,9 +172,11 @@ pub enum VerifyError {
     /// The guest was launched with other initdata.
     #[error("host_data is not the digest of the given initdata")]
     HostData,
-    /// The platform's firmware is too old.
-    #[error("the platform's TCB [{reported}] is below the required [{minimum}]")]
+    /// The platform's firmware is too old, or was when the guest was launched.
+    #[error("the platform's {which} TCB [{reported}] is below the required [{minimum}]")]
     TcbTooOld {
+        /// `reported` or `launch`.
+        which: &'static str,
         /// TCB of the platform.
         reported: TcbVersion,
         /// Lowest TCB.
@@ -178,7 +190,10 @@ impl VerifyError {
         match self {
             Self::Report(_) => "report malformed",
             Self::Chain(ChainError::NotAnAnchor { .. }) => "root not trusted",
+            Self::Chain(ChainError::Expired { .. } | ChainError::NotYetValid { .. }) => "certificate not valid now",
+            Self::Chain(ChainError::Revoked { .. }) => "certificate revoked",
             Self::Chain(_) => "certificate chain refused",
+            Self::Crl(_) => "revocation list refused",
             Self::ReportSignature => "report signature refused",
             Self::Vek(_) => "endorsement key does not vouch for the report",
             Self::UnknownProcessor { .. } | Self::ProductMismatch { .. } => "processor unknown",
@@ -186,6 +201,13 @@ impl VerifyError {
             Self::MilanRefused => "processor not allowed",
             Self::DebugAllowed { .. } => "guest policy allows debugging",
             Self::MigrationAllowed { .. } => "guest policy allows migration",
+            Self::PolicyForbidden { .. } | Self::PolicyRequired { .. } | Self::PolicyAbi { .. } => {
+                "guest policy refused"
+            }
+            Self::Platform { .. } => "platform configuration refused",
+            Self::Mitigations { .. } => "firmware mitigations missing",
+            Self::VlekRefused => "signing key not allowed",
+            Self::ChipNotAllowed => "chip not allowed",
             Self::Vmpl { .. } => "privilege level refused",
             Self::ReportData => "report data mismatch",
             Self::HostData => "host data mismatch",
@@ -202,7 +224,8 @@ pub fn verify(evidence: &Evidence, anchors: &Anchors, expected: &Expected<'_>) -
     verify_with(evidence, anchors, expected, &VerifyOptions::default())
 }
 
-/// Verifies evidence. Cost: three RSA and one ECDSA verification, about a millisecond, and nothing before the root is known.
+/// Verifies evidence. Cost: three RSA and one ECDSA verification, about half a millisecond, and one RSA more for each revocation list;
+/// nothing of it before the root is known.
 ///
 /// # Errors
 /// [`VerifyError`]; never a panic.
@@ -212,15 +235,20 @@ pub fn verify_with(
     expected: &Expected<'_>,
     options: &VerifyOptions,
 ) -> Result<Verified, VerifyError> {
-    let verified = authenticate(evidence, anchors)?;
-    judge(&verified.0, &verified.1, expected, options)?;
-    Ok(verified.1)
+    let (report, verified) = authenticate(evidence, anchors, options.chain_checks())?;
+    compare(&report, expected)?;
+    options.judge(&verified)?;
+    Ok(verified)
 }
 
 /// Everything that makes the report AMD's, or the simulated platform's, word.
-fn authenticate(evidence: &Evidence, anchors: &Anchors) -> Result<(Report, Verified), VerifyError> {
+fn authenticate(
+    evidence: &Evidence,
+    anchors: &Anchors,
+    checks: ChainChecks<'_>,
+) -> Result<(Report, Verified), VerifyError> {
     let report = Report::parse(&evidence.report)?;
-    let (certificate, anchor) = verify_chain(&evidence.chain, anchors)?;
+    let (certificate, anchor) = verify_chain(&evidence.chain, anchors, checks)?;
     let key = certificate
         .tbs_certificate
         .subject_public_key_info
@@ -242,6 +270,9 @@ fn authenticate(evidence: &Evidence, anchors: &Anchors) -> Result<(Report, Verif
         policy: report.policy,
         version: report.version,
         signing_key: report.signing_key,
+        launch_tcb: report.launch_tcb(product),
+        platform_info: report.platform_info,
+        mitigations: report.mitigations,
     };
     Ok((report, verified))
 }
@@ -260,28 +291,8 @@ fn product_of(report: &Report, anchor: Product) -> Result<Product, VerifyError> 
     }
 }
 
-/// Everything that the verifier wants of an authentic report.
-fn judge(
-    report: &Report,
-    verified: &Verified,
-    expected: &Expected<'_>,
-    options: &VerifyOptions,
-) -> Result<(), VerifyError> {
-    if report.version < options.min_version {
-        return Err(VerifyError::Version {
-            found: report.version,
-            minimum: options.min_version,
-        });
-    }
-    if verified.product == Product::Milan && !options.allow_milan {
-        return Err(VerifyError::MilanRefused);
-    }
-    if report.policy & POLICY_DEBUG != 0 {
-        return Err(VerifyError::DebugAllowed { policy: report.policy });
-    }
-    if report.policy & POLICY_MIGRATE_MA != 0 {
-        return Err(VerifyError::MigrationAllowed { policy: report.policy });
-    }
+/// What the report must say, whatever the verifier tolerates.
+fn compare(report: &Report, expected: &Expected<'_>) -> Result<(), VerifyError> {
     if report.vmpl != expected.vmpl {
         return Err(VerifyError::Vmpl {
             found: report.vmpl,
@@ -291,17 +302,8 @@ fn judge(
     if report.report_data != *expected.report_data {
         return Err(VerifyError::ReportData);
     }
-    if expected
-        .host_data
-        .is_some_and(|host_data| report.host_data != *host_data)
-    {
-        return Err(VerifyError::HostData);
-    }
-    match options.minimum_tcb {
-        Some(minimum) if !verified.tcb.meets(&minimum) => Err(VerifyError::TcbTooOld {
-            reported: verified.tcb,
-            minimum,
-        }),
+    match expected.host_data {
+        Some(host_data) if report.host_data != *host_data => Err(VerifyError::HostData),
         _ => Ok(()),
     }
 }

@@ -334,7 +334,7 @@ fn no_chain_is_no_evidence() {
     };
     let error = check(&evidence, &lenient()).unwrap_err();
     assert!(
-        matches!(error, VerifyError::Chain(ChainError::Length { found: 0 })),
+        matches!(error, VerifyError::Chain(ChainError::Length { found: 0, .. })),
         "{error:?}"
     );
     let error = VerifyError::Vek(VekError::ChipId);

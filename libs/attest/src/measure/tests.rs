@@ -178,7 +178,7 @@ fn unknown_firmware_is_named_by_its_digest() {
     let changed = files.path("firmware");
     fs::write(&changed, &image).unwrap();
     let error = launch_digest(&changed, None, 1, "EPYC-v4").unwrap_err();
-    let sha256 = hex::encode(crate::anchors::sha256(&image));
+    let sha256 = hex::encode(crate::digest::sha256(&image));
     assert!(matches!(&error, MeasureError::UnknownFirmware { .. }), "{error:?}");
     assert!(error.to_string().contains(&sha256), "{error}");
     assert!(error.to_string().contains(changed.to_str().unwrap()), "{error}");

@@ -12,7 +12,7 @@ use super::{
     Chip, ChipSpec, SimError,
     certificate::{self, Subject},
 };
-use crate::anchors::sha256;
+use crate::digest::sha256;
 
 /// RSA modulus in bits. AMD's have 4096.
 const RSA_BITS: usize = 2048;

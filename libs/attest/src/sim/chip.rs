@@ -20,8 +20,8 @@ use x509_cert::{
 use super::{Claims, SimError};
 use crate::{
     Evidence,
-    anchors::sha256,
-    chain,
+    chain::{self, ChainChecks},
+    digest::sha256,
     snp::{Product, TcbVersion},
     vek::{Extensions, oid},
 };
@@ -161,7 +161,7 @@ impl Chip {
             path: vcek_path.clone(),
         };
         let anchors = crate::Anchors::none().with_simulated(spki_sha256(&chain).map_err(|_| wrong("chain"))?);
-        let (vcek, _) = chain::verify_chain(&chain, &anchors).map_err(|_| wrong("chain"))?;
+        let (vcek, _) = chain::verify_chain(&chain, &anchors, ChainChecks::default()).map_err(|_| wrong("chain"))?;
         let certified = vcek
             .tbs_certificate
             .subject_public_key_info

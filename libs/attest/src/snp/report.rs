@@ -38,7 +38,12 @@ pub struct Report {
     pub chip_id: [u8; 64],
     /// Processor, version 3 and later.
     pub cpuid: Option<Cpuid>,
+    /// How the platform is configured, the bits `PLATFORM_*` of [`crate::snp`].
+    pub platform_info: u64,
+    /// Firmware mitigations in effect, version 5 and later.
+    pub mitigations: Option<Mitigations>,
     reported_tcb: [u8; 8],
+    launch_tcb: [u8; 8],
     r: [u8; SCALAR],
     s: [u8; SCALAR],
 }
@@ -66,7 +71,7 @@ impl Report {
             return Err(ReportError::Algorithm { found: algorithm });
         }
         let _current_tcb: [u8; 8] = at.take()?;
-        let _platform_info = at.u64()?;
+        let platform_info = at.u64()?;
         let signing_key = SigningKey::from_key_info(at.u32()?)?;
         let _reserved = at.u32()?;
         let report_data = at.take()?;
@@ -78,7 +83,10 @@ impl Report {
         let [family, model, stepping] = at.take()?;
         let _reserved: [u8; 21] = at.take()?;
         let chip_id = at.take()?;
-        let _committed_tcb_to_reserved: [u8; 192] = at.take()?;
+        let _committed_tcb_and_firmware_versions: [u8; 16] = at.take()?;
+        let launch_tcb = at.take()?;
+        let (launch, current) = (at.u64()?, at.u64()?);
+        let _reserved: [u8; 152] = at.take()?;
         let r = at.scalar("r")?;
         let s = at.scalar("s")?;
         if at.0.iter().any(|byte| *byte != 0) {
@@ -100,7 +108,10 @@ impl Report {
             host_data,
             chip_id,
             cpuid,
+            platform_info,
+            mitigations: (version >= 5).then_some(Mitigations { launch, current }),
             reported_tcb,
+            launch_tcb,
             r,
             s,
         })
@@ -128,6 +139,11 @@ impl Report {
     pub fn reported_tcb(&self, product: Product) -> TcbVersion {
         TcbVersion::from_bytes(self.reported_tcb, product)
     }
+
+    /// The TCB that the guest was launched under. Firmware that was updated since is newer.
+    pub fn launch_tcb(&self, product: Product) -> TcbVersion {
+        TcbVersion::from_bytes(self.launch_tcb, product)
+    }
 }
 
 impl std::fmt::Debug for Report {
@@ -153,6 +169,15 @@ pub struct Cpuid {
     pub model: u8,
     /// Stepping.
     pub stepping: u8,
+}
+
+/// Vectors of the mitigations that the firmware has verified to be in effect, one bit each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mitigations {
+    /// When the guest was launched.
+    pub launch: u64,
+    /// When the report was made.
+    pub current: u64,
 }
 
 /// Kind of key that signed a report.
@@ -263,6 +288,10 @@ mod tests {
         raw[0x180..0x188].copy_from_slice(&[1, 2, 0, 0, 0, 0, 3, 4]);
         raw[0x188..0x18b].copy_from_slice(&[0x19, 0x11, 7]);
         raw[0x1a0..0x1e0].fill(0xa0);
+        raw[0x40] = 0x20;
+        raw[0x1f0..0x1f8].copy_from_slice(&[5, 6, 0, 0, 0, 0, 7, 8]);
+        raw[0x1f8] = 0x11;
+        raw[0x200] = 0x13;
         raw[0x2a0] = 0x11;
         raw[0x2a0 + 47] = 0x22;
         raw[0x2e8] = 0x33;
@@ -295,6 +324,9 @@ mod tests {
             microcode: 4,
         };
         assert_eq!(report.reported_tcb(Product::Genoa), tcb);
+        let launch = report.launch_tcb(Product::Genoa).to_string();
+        assert_eq!(launch, "bootloader 5, tee 6, snp 7, microcode 8");
+        assert_eq!((report.platform_info, report.mitigations), (0x20, None));
         assert_eq!(report.signed(), &sample()[..0x2a0]);
         assert_eq!(report.as_bytes(), &sample());
         let signature = report.signature();
@@ -344,6 +376,15 @@ mod tests {
         assert_eq!(parse(|raw| raw[0x330] = 1), Err(ReportError::Trailing));
         assert_eq!(parse(|raw| raw[0x49f] = 1), Err(ReportError::Trailing));
         assert_eq!(parse(|raw| raw[0] = 5), Ok(5));
+    }
+
+    #[test]
+    fn version_5_has_mitigations() {
+        let mut raw = sample();
+        raw[0] = 5;
+        let mitigations = Report::parse(&raw).unwrap().mitigations;
+        let (launch, current) = (0x11, 0x13);
+        assert_eq!(mitigations, Some(Mitigations { launch, current }));
     }
 
     #[test]

@@ -52,11 +52,21 @@ impl TcbVersion {
 
     /// True when no component is below that of `minimum`. A minimum without an FMC level accepts any.
     pub fn meets(&self, minimum: &Self) -> bool {
+        self.below(minimum).is_none()
+    }
+
+    /// The first component that is below that of `minimum`. A newer microcode does not make up for an older firmware, and a minimum for a
+    /// component that the platform does not have is not met.
+    pub fn below(&self, minimum: &Self) -> Option<&'static str> {
         let fmc = minimum.fmc.is_none_or(|level| self.fmc.is_some_and(|own| own >= level));
-        fmc && self.bootloader >= minimum.bootloader
-            && self.tee >= minimum.tee
-            && self.snp >= minimum.snp
-            && self.microcode >= minimum.microcode
+        let parts = [
+            ("fmc", fmc),
+            ("bootloader", self.bootloader >= minimum.bootloader),
+            ("tee", self.tee >= minimum.tee),
+            ("snp", self.snp >= minimum.snp),
+            ("microcode", self.microcode >= minimum.microcode),
+        ];
+        parts.into_iter().find_map(|(part, met)| (!met).then_some(part))
     }
 }
 

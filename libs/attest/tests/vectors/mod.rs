@@ -15,13 +15,10 @@ fn folder() -> &'static PathBuf {
         let cache = env::var_os("CELLA_CACHE").map(PathBuf::from);
         let cache =
             cache.unwrap_or_else(|| PathBuf::from(env::var_os("HOME").expect("HOME is set")).join(".cache/cella"));
-        let folder = cache.join("vectors/snp");
+        let folder = cache.join("vectors/attest");
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fetch-vectors.sh");
         let status = Command::new("sh").arg(script).arg(&folder).status().expect("sh runs");
-        assert!(
-            status.success(),
-            "{script} could not fetch the SEV-SNP vectors: {status}"
-        );
+        assert!(status.success(), "{script} could not fetch the vectors: {status}");
         folder
     })
 }
