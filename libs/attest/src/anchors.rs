@@ -32,10 +32,16 @@ impl Anchors {
 
     /// Adds the root of a simulated platform. Whatever verifies under it is marked [`crate::Verified::simulated`].
     #[must_use]
-    pub fn with_simulated(mut self, spki_sha256: [u8; 32]) -> Self {
+    pub fn with_simulated(self, spki_sha256: [u8; 32]) -> Self {
+        self.with_simulated_of(spki_sha256, Product::Genoa)
+    }
+
+    /// As [`Anchors::with_simulated`], for a platform that simulates another product than Genoa.
+    #[must_use]
+    pub fn with_simulated_of(mut self, spki_sha256: [u8; 32], product: Product) -> Self {
         self.0.push(Anchor {
             spki_sha256,
-            product: Product::Genoa,
+            product,
             simulated: true,
         });
         self

@@ -9,10 +9,12 @@ mod authority;
 mod certificate;
 mod chip;
 mod claims;
+mod td;
 
 pub use authority::Authority;
 pub use chip::{Chip, ChipSpec};
 pub use claims::Claims;
+pub use td::{TdAuthority, TdJudgement, TdRevoked};
 
 use std::{io, path::PathBuf};
 

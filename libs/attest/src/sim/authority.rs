@@ -1,5 +1,7 @@
 //! The root and the signing key, which exist only while chips are being made.
 
+use std::time::Duration;
+
 use p384::ecdsa::SigningKey;
 use rsa::{RsaPrivateKey, rand_core::OsRng};
 use x509_cert::{
@@ -21,6 +23,8 @@ const RSA_BITS: usize = 2048;
 ///
 /// Neither key can be written out: a platform keeps one chip, and its root then signs nothing more.
 pub struct Authority {
+    ark_key: RsaPrivateKey,
+    ark_name: Name,
     ask_key: RsaPrivateKey,
     ask_name: Name,
     ask: Vec<u8>,
@@ -55,6 +59,8 @@ impl Authority {
         };
         let ask = certificate::issue(intermediate, certificate::ca(Some(0))?, &ark_name, &ark_key)?;
         Ok(Self {
+            ark_key,
+            ark_name,
             ask_key,
             ask_name,
             ask,
@@ -68,7 +74,16 @@ impl Authority {
         self.ark_spki_sha256
     }
 
-    /// Makes a chip: a fresh VCEK, certified for the given identity and TCB.
+    /// Makes a revocation list by the root, in DER: of the signing key, or of nothing. It holds for an hour from `since_epoch` on.
+    ///
+    /// # Errors
+    /// [`SimError::Encode`] or [`SimError::Sign`].
+    pub fn crl(&self, revoke_ask: bool, since_epoch: Duration) -> Result<Vec<u8>, SimError> {
+        let revoked = if revoke_ask { vec![&self.ask] } else { Vec::new() };
+        certificate::crl(&revoked, since_epoch, &self.ark_name, &self.ark_key)
+    }
+
+    /// Makes a chip: a fresh VCEK or VLEK, certified for the given identity and TCB.
     ///
     /// # Errors
     /// [`SimError::Encode`] or [`SimError::Sign`].
@@ -81,7 +96,7 @@ impl Authority {
             name: &name,
             key: vcek_spki,
         };
-        let vcek = certificate::issue(subject, certificate::vcek(spec)?, &self.ask_name, &self.ask_key)?;
+        let vcek = certificate::issue(subject, certificate::vek(spec)?, &self.ask_name, &self.ask_key)?;
         Ok(Chip::new(key, [vcek, self.ask.clone(), self.ark.clone()], *spec))
     }
 }

@@ -12,9 +12,10 @@ use rsa::{
 use sha2::Sha384;
 use x509_cert::{
     Certificate, TbsCertificate, Version,
+    crl::{CertificateList, RevokedCert, TbsCertList},
     der::{
-        self, Encode,
-        asn1::{BitString, Ia5StringRef, ObjectIdentifier, OctetString},
+        self, Decode, Encode,
+        asn1::{BitString, GeneralizedTime, Ia5StringRef, ObjectIdentifier, OctetString},
         oid::AssociatedOid,
     },
     ext::{
@@ -23,15 +24,18 @@ use x509_cert::{
     },
     name::Name,
     serial_number::SerialNumber,
-    spki::SubjectPublicKeyInfoOwned,
-    time::Validity,
+    spki::{AlgorithmIdentifierOwned, SubjectPublicKeyInfoOwned},
+    time::{Time, Validity},
 };
 
 use super::{ChipSpec, SimError};
-use crate::vek::oid;
+use crate::{snp::SigningKey, vek::oid};
 
-/// How long a certificate says it is valid: about AMD's 25 years for a root. Nobody checks it.
-const VALIDITY: Duration = Duration::from_secs(25 * 365 * 24 * 3600);
+/// How long a certificate says it is valid: about AMD's 25 years for a root.
+pub(super) const VALIDITY: Duration = Duration::from_secs(25 * 365 * 24 * 3600);
+
+/// How long a revocation list says it holds.
+const CRL_VALIDITY: Duration = Duration::from_secs(3600);
 
 /// Whose certificate, and of which key.
 pub(super) struct Subject<'a> {
@@ -79,6 +83,60 @@ pub(super) fn issue(
     .map_err(encode)
 }
 
+/// Signs a revocation list that names these certificates, for one hour, and gives it in DER.
+pub(super) fn crl(
+    revoked: &[&Vec<u8>],
+    since_epoch: Duration,
+    issuer: &Name,
+    issuer_key: &RsaPrivateKey,
+) -> Result<Vec<u8>, SimError> {
+    let what = "revocation list";
+    let encode = |source| SimError::Encode { what, source };
+    let signer = BlindedSigningKey::<Sha384>::new(issuer_key.clone());
+    let algorithm = signer
+        .signature_algorithm_identifier()
+        .map_err(|_| encode(der::ErrorKind::Failed.into()))?;
+    let tbs_cert_list = revocation_list(revoked, since_epoch, issuer, &algorithm).map_err(encode)?;
+    let signature = signer
+        .try_sign_with_rng(&mut OsRng, &tbs_cert_list.to_der().map_err(encode)?)
+        .map_err(|source| SimError::Sign { what, source })?;
+    let signature = BitString::from_bytes(&signature.to_bytes()).map_err(encode)?;
+    let list = CertificateList {
+        tbs_cert_list,
+        signature_algorithm: algorithm,
+        signature,
+    };
+    list.to_der().map_err(encode)
+}
+
+/// What is signed of a list.
+pub(super) fn revocation_list(
+    revoked: &[&Vec<u8>],
+    since_epoch: Duration,
+    issuer: &Name,
+    algorithm: &AlgorithmIdentifierOwned,
+) -> Result<TbsCertList, der::Error> {
+    let time = |at| GeneralizedTime::from_unix_duration(at).map(Time::GeneralTime);
+    let this_update = time(since_epoch)?;
+    let entry = |certificate: &&Vec<u8>| {
+        Ok(RevokedCert {
+            serial_number: Certificate::from_der(certificate)?.tbs_certificate.serial_number,
+            revocation_date: this_update,
+            crl_entry_extensions: None,
+        })
+    };
+    let entries = revoked.iter().map(entry).collect::<Result<Vec<_>, der::Error>>()?;
+    Ok(TbsCertList {
+        version: Version::V2,
+        signature: algorithm.clone(),
+        issuer: issuer.clone(),
+        this_update,
+        next_update: Some(time(since_epoch + CRL_VALIDITY)?),
+        revoked_certificates: (!entries.is_empty()).then_some(entries),
+        crl_extensions: None,
+    })
+}
+
 /// A distinguished name that nobody takes for AMD's.
 pub(super) fn name(common_name: &str) -> Result<Name, SimError> {
     format!("CN={common_name},OU=NOT HARDWARE,O=Cella simulated platform")
@@ -108,19 +166,27 @@ pub(super) fn ca(path_len_constraint: Option<u8>) -> Result<Vec<Extension>, SimE
     })
 }
 
-/// AMD's extensions of a VCEK: what it was derived from.
-pub(super) fn vcek(spec: &ChipSpec) -> Result<Vec<Extension>, SimError> {
+/// AMD's extensions of a VCEK or VLEK: what it was derived from.
+pub(super) fn vek(spec: &ChipSpec) -> Result<Vec<Extension>, SimError> {
     let tcb = spec.tcb;
     let extensions = || -> Result<_, der::Error> {
-        Ok(vec![
+        let name = format!("{}-B1", spec.product);
+        let mut extensions = vec![
             extension(oid::STRUCT_VERSION, false, 1u8.to_der()?)?,
-            extension(oid::PRODUCT_NAME, false, Ia5StringRef::new("Genoa-B1")?.to_der()?)?,
+            extension(oid::PRODUCT_NAME, false, Ia5StringRef::new(&name)?.to_der()?)?,
             extension(oid::BOOTLOADER, false, tcb.bootloader.to_der()?)?,
             extension(oid::TEE, false, tcb.tee.to_der()?)?,
             extension(oid::SNP, false, tcb.snp.to_der()?)?,
             extension(oid::MICROCODE, false, tcb.microcode.to_der()?)?,
-            extension(oid::HW_ID, false, spec.chip_id.to_vec())?,
-        ])
+        ];
+        if let Some(fmc) = tcb.fmc {
+            extensions.push(extension(oid::FMC, false, fmc.to_der()?)?);
+        }
+        extensions.push(match spec.signing_key {
+            SigningKey::Vcek => extension(oid::HW_ID, false, spec.hw_id().to_vec())?,
+            SigningKey::Vlek => extension(oid::CSP_ID, false, Ia5StringRef::new("CN=provider")?.to_der()?)?,
+        });
+        Ok(extensions)
     };
     extensions().map_err(|source| SimError::Encode {
         what: "extensions of a VCEK certificate",
@@ -137,7 +203,7 @@ fn extension(extn_id: ObjectIdentifier, critical: bool, value: Vec<u8>) -> Resul
 }
 
 /// A random positive number, so that no two platforms' certificates are confused.
-fn serial_number() -> Result<SerialNumber, der::Error> {
+pub(super) fn serial_number() -> Result<SerialNumber, der::Error> {
     let mut bytes = [0; 16];
     OsRng.fill_bytes(&mut bytes);
     let [first, ..] = &mut bytes;

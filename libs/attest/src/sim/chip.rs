@@ -22,7 +22,7 @@ use crate::{
     Evidence,
     chain::{self, ChainChecks},
     digest::sha256,
-    snp::{Product, TcbVersion},
+    snp::{self, Product, TcbVersion},
     vek::{Extensions, oid},
 };
 
@@ -39,6 +39,10 @@ pub struct ChipSpec {
     pub chip_id: [u8; 64],
     /// TCB that the key is made for. Genoa has no FMC level.
     pub tcb: TcbVersion,
+    /// Line of processors.
+    pub product: Product,
+    /// Kind of key. A chip that is kept in a folder has a VCEK.
+    pub signing_key: snp::SigningKey,
 }
 
 impl ChipSpec {
@@ -55,7 +59,18 @@ impl ChipSpec {
                 snp: 23,
                 microcode: 84,
             },
+            product: Product::Genoa,
+            signing_key: snp::SigningKey::Vcek,
         }
+    }
+
+    /// The chip's identity as the certificate of its key has it.
+    pub(super) fn hw_id(&self) -> &[u8] {
+        let len = match self.product {
+            Product::Turin => 8,
+            Product::Milan | Product::Genoa => 64,
+        };
+        self.chip_id.get(..len).unwrap_or_default()
     }
 }
 
@@ -183,6 +198,8 @@ impl Chip {
         let spec = ChipSpec {
             chip_id: chip_id.ok_or_else(|| wrong("VCEK certificate"))?,
             tcb,
+            product: Product::Genoa,
+            signing_key: snp::SigningKey::Vcek,
         };
         Ok(Self { key, chain, spec })
     }

@@ -1,7 +1,9 @@
 //! What a simulated report says.
 
 use super::ChipSpec;
-use crate::snp::{Cpuid, POLICY_RESERVED_ONE, POLICY_SMT, SIGNED_LEN, TcbVersion};
+use crate::snp::{
+    Cpuid, Mitigations, PLATFORM_SMT, POLICY_RESERVED_ONE, POLICY_SMT, Product, SIGNED_LEN, SigningKey, TcbVersion,
+};
 
 /// Contents of a report. [`Claims::new`] makes those of a good one; tests change what they want refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,8 +22,14 @@ pub struct Claims {
     pub host_data: [u8; 32],
     /// Processor. Left out of version 2.
     pub cpuid: Cpuid,
-    /// TCB, in the layout of Genoa; `None`: what the VCEK is certified for.
+    /// TCB; `None`: what the key is certified for.
     pub tcb: Option<TcbVersion>,
+    /// TCB at launch; `None`: the same as now.
+    pub launch_tcb: Option<TcbVersion>,
+    /// Platform information.
+    pub platform_info: u64,
+    /// Mitigations: version 5.
+    pub mitigations: Mitigations,
     /// Chip; `None`: the one that the VCEK is certified for.
     pub chip_id: Option<[u8; 64]>,
 }
@@ -42,20 +50,22 @@ impl Claims {
                 stepping: 1,
             },
             tcb: None,
+            launch_tcb: None,
+            platform_info: PLATFORM_SMT,
+            mitigations: Mitigations { launch: 0, current: 0 },
             chip_id: None,
         }
     }
 
     /// The signed part of the report.
     pub(super) fn encode(&self, chip: &ChipSpec) -> Vec<u8> {
-        let TcbVersion {
-            fmc: _,
-            bootloader,
-            tee,
-            snp,
-            microcode,
-        } = self.tcb.unwrap_or(chip.tcb);
-        let tcb = [bootloader, tee, 0, 0, 0, 0, snp, microcode];
+        let now = self.tcb.unwrap_or(chip.tcb);
+        let tcb = encode_tcb(now, chip.product);
+        let launch_tcb = encode_tcb(self.launch_tcb.unwrap_or(now), chip.product);
+        let (key_info, chip_id): (u32, _) = match chip.signing_key {
+            SigningKey::Vcek => (0, chip.chip_id),
+            SigningKey::Vlek => (1 << 2, [0; 64]),
+        };
         let firmware = [55, 1, 0, 0];
         let cpuid = if self.version >= 3 {
             [self.cpuid.family, self.cpuid.model, self.cpuid.stepping]
@@ -68,15 +78,34 @@ impl Claims {
             .put(&self.policy.to_le_bytes());
         out.zeros(32); // family id, image id
         out.put(&self.vmpl.to_le_bytes()).put(&1u32.to_le_bytes()).put(&tcb);
-        out.put(&1u64.to_le_bytes()); // platform info: SMT is on
-        out.zeros(8); // signed by the VCEK
+        out.put(&self.platform_info.to_le_bytes());
+        out.put(&key_info.to_le_bytes()).zeros(4);
         out.put(&self.report_data).put(&self.measurement).put(&self.host_data);
         out.zeros(96).zeros(32).put(&[0xff; 32]); // no id block; no report id; no migration agent
         out.put(&tcb).put(&cpuid).zeros(21);
-        out.put(&self.chip_id.unwrap_or(chip.chip_id));
-        out.put(&tcb).put(&firmware).put(&firmware).put(&tcb);
+        out.put(&self.chip_id.unwrap_or(chip_id));
+        out.put(&tcb).put(&firmware).put(&firmware).put(&launch_tcb);
+        if self.version >= 5 {
+            let Mitigations { launch, current } = self.mitigations;
+            out.put(&launch.to_le_bytes()).put(&current.to_le_bytes());
+        }
         out.0.resize(SIGNED_LEN, 0);
         out.0
+    }
+}
+
+/// The eight bytes of a TCB in a product's layout.
+fn encode_tcb(tcb: TcbVersion, product: Product) -> [u8; 8] {
+    let TcbVersion {
+        fmc,
+        bootloader,
+        tee,
+        snp,
+        microcode,
+    } = tcb;
+    match product {
+        Product::Milan | Product::Genoa => [bootloader, tee, 0, 0, 0, 0, snp, microcode],
+        Product::Turin => [fmc.unwrap_or(0), bootloader, tee, snp, 0, 0, 0, microcode],
     }
 }
 
