@@ -1,9 +1,11 @@
-//! `cellactl measure`: what the launch digest in a report must be, from the files of a guest image.
+//! `cellactl measure`: what the launch digest in a report, or the registers in a quote, must be, from the files of a guest image.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
-use cella_attest::measure::{LaunchInputs, MeasureError, snp_launch_digest};
+use cella_attest::measure::{
+    LaunchInputs, MeasureError, TdxLaunchInputs, TdxRegisters, snp_launch_digest, tdx_registers,
+};
 
 use crate::files::{self, FileError};
 
@@ -13,12 +15,15 @@ pub(crate) struct MeasureArgs {
     /// Directory with the files vmlinuz, initrd and cmdline.
     #[arg(long, value_name = "DIR")]
     image_dir: PathBuf,
-    /// The AmdSev firmware.
+    /// The AmdSev firmware; for --tee tdx the IntelTdx firmware.
     #[arg(long, value_name = "FILE")]
     firmware: PathBuf,
-    /// Number of vCPUs; several, joined by commas, give a digest each.
-    #[arg(long, value_delimiter = ',', required = true, value_parser = clap::value_parser!(u32).range(1..=255))]
+    /// Number of vCPUs, SEV-SNP only; several, joined by commas, give a digest each.
+    #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=255))]
     vcpus: Vec<u32>,
+    /// Memory of the guest in MiB, TDX only: it decides where the initrd lies, which the kernel's measurement has in it. From 2816 on all are alike.
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=1 << 32))]
+    memory: Option<u64>,
     /// QEMU's name of the CPU model.
     #[arg(long, default_value = "EPYC-v4")]
     cpu: String,
@@ -36,10 +41,18 @@ enum Tee {
     Sim,
     /// AMD SEV-SNP.
     Snp,
+    /// Intel TDX.
+    Tdx,
 }
 
-/// The digests, one for each number of vCPUs.
+/// The digests, one for each number of vCPUs, or the registers.
 pub(crate) fn run(args: &MeasureArgs) -> Result<String, MeasureCommandError> {
+    if args.tee == Tee::Tdx {
+        return run_tdx(args);
+    }
+    if args.vcpus.is_empty() {
+        return Err(MeasureCommandError::Missing { flag: "--vcpus" });
+    }
     let text = files::read_text(&args.image_dir.join("cmdline"), MAX_CMDLINE)?;
     // The file is a line of text; QEMU gets the line.
     let cmdline = text.strip_suffix('\n').unwrap_or(&text);
@@ -62,6 +75,34 @@ pub(crate) fn run(args: &MeasureArgs) -> Result<String, MeasureCommandError> {
     })
 }
 
+fn run_tdx(args: &MeasureArgs) -> Result<String, MeasureCommandError> {
+    let memory_mib = args.memory.ok_or(MeasureCommandError::Missing { flag: "--memory" })?;
+    let text = files::read_text(&args.image_dir.join("cmdline"), MAX_CMDLINE)?;
+    let cmdline = text.strip_suffix('\n').unwrap_or(&text);
+    let registers = tdx_registers(&TdxLaunchInputs {
+        firmware: &args.firmware,
+        kernel: &args.image_dir.join("vmlinuz"),
+        initrd: &args.image_dir.join("initrd"),
+        cmdline,
+        memory_mib,
+    })?;
+    Ok(registers_text(&registers, memory_mib, cmdline, args.json))
+}
+
+/// MRTD has two values: which one a host makes is a property of its QEMU and kernel, so a rule lists both.
+fn registers_text(registers: &TdxRegisters, memory_mib: u64, cmdline: &str, json: bool) -> String {
+    let mrtd = [registers.mrtd_one_pass, registers.mrtd_two_pass].map(hex::encode);
+    let (rtmr1, rtmr2) = (hex::encode(registers.rtmr1), hex::encode(registers.rtmr2));
+    if json {
+        let value = serde_json::json!({
+            "tee": "tdx", "memory_mib": memory_mib, "cmdline": cmdline, "mrtd": mrtd, "rtmr1": rtmr1, "rtmr2": rtmr2,
+        });
+        return format!("{value:#}\n");
+    }
+    let [one, two] = mrtd;
+    format!("MRTD   {one}\n    or {two}\nRTMR1  {rtmr1}\nRTMR2  {rtmr2}\n")
+}
+
 /// One digest alone is printed alone, so that a script can take it as it is.
 fn text_of(digests: &[(u32, String)]) -> String {
     if let [(_, digest)] = digests {
@@ -77,7 +118,7 @@ fn text_of(digests: &[(u32, String)]) -> String {
 fn json(args: &MeasureArgs, cmdline: &str, digests: &[(u32, String)]) -> String {
     let tee = match args.tee {
         Tee::Sim => "sim",
-        Tee::Snp => "snp",
+        Tee::Snp | Tee::Tdx => "snp",
     };
     let digests: Vec<_> = digests
         .iter()
@@ -94,6 +135,12 @@ pub(crate) enum MeasureCommandError {
     /// The command line's file.
     #[error(transparent)]
     File(#[from] FileError),
+    /// The platform's measurement depends on it.
+    #[error("{flag} is needed for this platform")]
+    Missing {
+        /// Which flag.
+        flag: &'static str,
+    },
     /// The computation.
     #[error(transparent)]
     Measure(#[from] MeasureError),
@@ -121,6 +168,51 @@ mod tests {
             text_of(&[(1, "ab".to_owned()), (16, "cd".to_owned())]),
             "  1 vCPUs  ab\n 16 vCPUs  cd\n"
         );
+    }
+
+    #[test]
+    fn registers_are_listed() {
+        let registers = TdxRegisters {
+            mrtd_one_pass: [1; 48],
+            mrtd_two_pass: [2; 48],
+            rtmr1: [3; 48],
+            rtmr2: [4; 48],
+        };
+        let text = registers_text(&registers, 4096, "ro", false);
+        let hex = |byte: &str| byte.repeat(48);
+        let expected = format!(
+            "MRTD   {}\n    or {}\nRTMR1  {}\nRTMR2  {}\n",
+            hex("01"),
+            hex("02"),
+            hex("03"),
+            hex("04")
+        );
+        assert_eq!(text, expected);
+        let json: serde_json::Value = serde_json::from_str(&registers_text(&registers, 4096, "ro", true)).unwrap();
+        assert_eq!(
+            (&json["mrtd"][1], &json["memory_mib"]),
+            (&hex("02").into(), &4096.into())
+        );
+    }
+
+    #[test]
+    fn each_platform_needs_its_numbers() {
+        for (tee, flag) in [("snp", "--vcpus"), ("sim", "--vcpus"), ("tdx", "--memory")] {
+            let args = [
+                "m",
+                "--image-dir",
+                "/nonexistent",
+                "--firmware",
+                "/nonexistent",
+                "--tee",
+                tee,
+            ];
+            let error = run(&Measure::try_parse_from(args).unwrap().args).unwrap_err();
+            assert!(
+                matches!(error, MeasureCommandError::Missing { flag: f } if f == flag),
+                "{error}"
+            );
+        }
     }
 
     #[test]

@@ -10,7 +10,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use ring::digest::{Context, SHA256};
 use rustix::fs::{MemfdFlags, memfd_create};
 use sev::{
     error::MeasurementError,
@@ -22,6 +21,12 @@ use sev::{
 };
 
 use crate::hex_bytes::Hex;
+
+mod tdx;
+
+pub use tdx::{
+    KNOWN_TDX_FIRMWARE, KnownTdxFirmware, PageOrder, TdvfError, TdxLaunchInputs, TdxRegisters, mrtd, tdx_registers,
+};
 
 /// Largest firmware that is read, in bytes.
 const MAX_FIRMWARE: u64 = 16 * 1024 * 1024;
@@ -82,15 +87,33 @@ pub enum MeasureError {
     },
     /// The firmware is none that is known to enforce the hashes.
     #[error(
-        "the firmware {} has sha256 {sha256}, which is no build that is known to refuse an unmeasured kernel; use {}",
-        path.display(),
-        KNOWN_FIRMWARE.first().map_or("none", |firmware| firmware.name)
+        "the firmware {} has sha256 {sha256}, which is no build that is known to refuse an unmeasured kernel; use {known}",
+        path.display()
     )]
     UnknownFirmware {
         /// Which file.
         path: PathBuf,
         /// What it is.
         sha256: Hex<32>,
+        /// One that is known.
+        known: &'static str,
+    },
+    /// The firmware is not one for TDX.
+    #[error("the firmware {} cannot be measured for TDX", path.display())]
+    Firmware {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: TdvfError,
+    },
+    /// The kernel cannot be measured as the firmware would.
+    #[error("the kernel {} {reason}", path.display())]
+    Kernel {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: &'static str,
     },
     /// The digest would be of another command line than the launch's.
     #[error("the kernel command line {reason}")]
@@ -213,23 +236,35 @@ fn pinned_firmware(path: &Path) -> Result<File, MeasureError> {
         path: path.to_owned(),
         source,
     };
-    let mut image = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(MAX_FIRMWARE + 1).read_to_end(&mut image))
-        .map_err(failed)?;
-    let mut context = Context::new(&SHA256);
-    context.update(&image);
-    let digest = context.finish();
-    if !KNOWN_FIRMWARE.iter().any(|known| known.sha256 == digest.as_ref()) {
-        let sha256 = Hex(crate::digest::sha256(&image));
+    let image = read_file("firmware", path, MAX_FIRMWARE)?;
+    let sha256 = crate::digest::sha256(&image);
+    if !KNOWN_FIRMWARE.iter().any(|known| known.sha256 == sha256) {
         return Err(MeasureError::UnknownFirmware {
             path: path.to_owned(),
-            sha256,
+            sha256: Hex(sha256),
+            known: KNOWN_FIRMWARE.first().map_or("none", |known| known.name),
         });
     }
     let mut copy = File::from(memfd_create("firmware", MemfdFlags::CLOEXEC).map_err(|errno| failed(errno.into()))?);
     copy.write_all(&image).map_err(failed)?;
     Ok(copy)
+}
+
+/// Reads a regular file whole.
+fn read_file(what: &'static str, path: &Path, max: u64) -> Result<Vec<u8>, MeasureError> {
+    check_file(what, path)?;
+    let mut content = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(max + 1).read_to_end(&mut content));
+    let failed = |source| MeasureError::Read {
+        what,
+        path: path.to_owned(),
+        source,
+    };
+    match read.map(u64::try_from) {
+        Ok(Ok(len)) if len <= max => Ok(content),
+        Ok(_) => Err(failed(io::Error::other("larger than is read"))),
+        Err(source) => Err(failed(source)),
+    }
 }
 
 #[cfg(test)]
