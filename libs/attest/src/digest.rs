@@ -1,6 +1,6 @@
 //! Digests of whole messages.
 
-use ring::digest::{SHA256, SHA384, digest};
+use ring::digest::{SHA256, digest};
 
 /// SHA-256 of one message.
 pub(crate) fn sha256(data: &[u8]) -> [u8; 32] {
@@ -13,6 +13,6 @@ pub(crate) fn sha256(data: &[u8]) -> [u8; 32] {
 #[cfg(any(test, feature = "measure"))]
 pub(crate) fn sha384(data: &[u8]) -> [u8; 48] {
     let mut out = [0; 48];
-    out.copy_from_slice(digest(&SHA384, data).as_ref());
+    out.copy_from_slice(digest(&ring::digest::SHA384, data).as_ref());
     out
 }

@@ -9,7 +9,7 @@
 //! | feature | adds |
 //! |---|---|
 //! | (none) | [`Evidence`], [`snp`] reports, [`configfs`]: all that a guest needs |
-//! | `verify` | `verify()` for SEV-SNP, module `tdx`: verifiers, with X.509. Never in the guest |
+//! | `verify` | `verify()` for SEV-SNP, modules `tdx` and `conditions`: verifiers, with X.509. Never in the guest |
 //! | `measure` | module `measure`: launch digest, MRTD and RTMRs of a firmware, kernel, initrd and command line |
 //! | `sim-issue` | module `sim`: development roots, and reports signed under them |
 
@@ -18,6 +18,8 @@ mod anchors;
 pub mod cert_table;
 #[cfg(feature = "verify")]
 mod chain;
+#[cfg(feature = "verify")]
+pub mod conditions;
 pub mod configfs;
 #[cfg(any(feature = "verify", feature = "measure"))]
 mod digest;

@@ -113,13 +113,18 @@ impl TdxOptions {
         if report.mr_service_td != [0; 48] || report.current_service_td != [0; 48] {
             return Err(TdxError::ServiceTd);
         }
+        self.judge_platform(guest, now)
+    }
+
+    /// What is wanted of the platform below a guest.
+    pub(crate) fn judge_platform(&self, guest: &VerifiedTd, now: Duration) -> Result<(), TdxError> {
         if guest.evaluation < self.minimum_evaluation {
             return Err(TdxError::EvaluationNumber {
                 found: guest.evaluation,
                 minimum: self.minimum_evaluation,
             });
         }
-        for svn in [Some(report.tee_tcb_svn), report.tee_tcb_svn2].into_iter().flatten() {
+        for svn in [Some(guest.tee_tcb_svn), guest.tee_tcb_svn2].into_iter().flatten() {
             if svn
                 .iter()
                 .zip(self.minimum_tee_tcb_svn)

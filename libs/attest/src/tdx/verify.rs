@@ -70,6 +70,8 @@ pub struct VerifiedTd {
     pub mr_seam: [u8; 48],
     /// Security versions of the TDX module at launch.
     pub tee_tcb_svn: [u8; 16],
+    /// The same now: TDX 1.5.
+    pub tee_tcb_svn2: Option<[u8; 16]>,
     /// The platform, certified by Intel.
     pub platform: Platform,
     /// Intel's judgement of platform, TDX module and quoting enclave together.
@@ -180,6 +182,7 @@ fn authenticate(
         attributes: report.attributes,
         mr_seam: report.mr_seam,
         tee_tcb_svn: report.tee_tcb_svn,
+        tee_tcb_svn2: report.tee_tcb_svn2,
         platform,
         status,
         advisories,
