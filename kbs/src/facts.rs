@@ -1,7 +1,7 @@
 //! What the broker knows about a guest whose evidence it has verified: the input of every rule.
 
 use cella_attest::Verified;
-use cella_attest::snp::{Product, TcbVersion};
+use cella_attest::snp::{Mitigations, Product, SigningKey, TcbVersion};
 use cella_kbs_client::wire::TeePubKey;
 
 /// Proven facts about one guest.
@@ -24,6 +24,16 @@ pub struct Facts {
     pub chip_id: [u8; 64],
     /// Guest policy bits.
     pub guest_policy: u64,
+    /// Version of the report.
+    pub report_version: u32,
+    /// Kind of key that signed it.
+    pub signing_key: SigningKey,
+    /// TCB when the guest was launched.
+    pub launch_tcb: TcbVersion,
+    /// Platform information bits.
+    pub platform_info: u64,
+    /// Firmware mitigations, where the report has them.
+    pub mitigations: Option<Mitigations>,
     /// The guest's public key, to which resources are encrypted.
     pub tee_key: TeePubKey,
 }
@@ -40,7 +50,31 @@ impl Facts {
             tcb: verified.tcb,
             chip_id: verified.chip_id,
             guest_policy: verified.policy,
+            report_version: verified.version,
+            signing_key: verified.signing_key,
+            launch_tcb: verified.launch_tcb,
+            platform_info: verified.platform_info,
+            mitigations: verified.mitigations,
             tee_key,
+        }
+    }
+
+    /// The verifier's form of the same facts, for conditions on the platform. The challenge is not among them: it was compared.
+    pub(crate) fn verified(&self) -> Verified {
+        Verified {
+            simulated: self.simulated,
+            product: self.product,
+            measurement: self.measurement,
+            host_data: self.host_data,
+            report_data: [0; 64],
+            tcb: self.tcb,
+            chip_id: self.chip_id,
+            policy: self.guest_policy,
+            version: self.report_version,
+            signing_key: self.signing_key,
+            launch_tcb: self.launch_tcb,
+            platform_info: self.platform_info,
+            mitigations: self.mitigations,
         }
     }
 }

@@ -3,6 +3,7 @@
 //! A rule is an allow-list. What it does not name is refused, an empty list matches nothing, and a resource without a
 //! rule is released to nobody. Checking is pure and says which condition failed first.
 
+use cella_attest::conditions::{ConditionError, List, SnpConditions};
 use cella_attest::snp::{Product, TcbVersion};
 use serde::{Deserialize, Serialize};
 
@@ -17,9 +18,8 @@ const MAX_DIGESTS: usize = 256;
 pub struct Rule {
     launch_digests: Vec<[u8; 48]>,
     policy_digests: Vec<[u8; 32]>,
-    minimum_tcb: Option<TcbVersion>,
     allow_simulated: bool,
-    allow_milan: bool,
+    platform: SnpConditions,
 }
 
 impl Rule {
@@ -34,7 +34,7 @@ impl Rule {
         if facts.simulated && !self.allow_simulated {
             return Err(Mismatch::Simulated);
         }
-        if facts.product == Product::Milan && !self.allow_milan {
+        if facts.product == Product::Milan && !self.platform.allow_milan {
             return Err(Mismatch::Milan);
         }
         if !self.launch_digests.contains(&facts.measurement) {
@@ -43,27 +43,12 @@ impl Rule {
         if !self.policy_digests.contains(&facts.initdata) {
             return Err(Mismatch::Policy);
         }
-        match self.minimum_tcb.as_ref().and_then(|minimum| below(&facts.tcb, minimum)) {
-            Some(part) => Err(Mismatch::Tcb { part }),
-            None => Ok(()),
+        let minimum = self.platform.minimum_tcb.as_ref();
+        if let Some(part) = minimum.and_then(|minimum| facts.tcb.below(minimum)) {
+            return Err(Mismatch::Tcb { part });
         }
+        self.platform.check(&facts.verified()).map_err(Mismatch::Platform)
     }
-}
-
-/// The first part of a TCB that is below the minimum. Parts are compared one by one, never as one number: a newer
-/// microcode does not make up for an older firmware. A minimum for a part that the platform does not have is not met.
-fn below(tcb: &TcbVersion, minimum: &TcbVersion) -> Option<&'static str> {
-    let parts = [
-        (
-            "fmc",
-            minimum.fmc.is_none_or(|least| tcb.fmc.is_some_and(|fmc| fmc >= least)),
-        ),
-        ("bootloader", tcb.bootloader >= minimum.bootloader),
-        ("tee", tcb.tee >= minimum.tee),
-        ("snp", tcb.snp >= minimum.snp),
-        ("microcode", tcb.microcode >= minimum.microcode),
-    ];
-    parts.into_iter().find_map(|(part, met)| (!met).then_some(part))
 }
 
 /// Why a rule does not release its resource to a guest. The text goes to the guest: it names the class of the cause
@@ -89,6 +74,9 @@ pub enum Mismatch {
         /// Which SPL.
         part: &'static str,
     },
+    /// Another condition on the platform.
+    #[error("{0}")]
+    Platform(ConditionError),
 }
 
 /// A rule as JSON, with digests as hex.
@@ -103,6 +91,26 @@ struct RuleFile {
     allow_simulated: bool,
     #[serde(default)]
     allow_milan: bool,
+    #[serde(default, skip_serializing_if = "is_default")]
+    refuse_vlek: bool,
+    #[serde(default, skip_serializing_if = "is_default")]
+    refuse_smt: bool,
+    #[serde(default, skip_serializing_if = "is_default")]
+    single_socket: bool,
+    #[serde(default, skip_serializing_if = "is_default")]
+    minimum_abi: (u8, u8),
+    #[serde(default, skip_serializing_if = "is_default")]
+    alias_check: bool,
+    #[serde(default, skip_serializing_if = "is_default")]
+    ciphertext_hiding: bool,
+    #[serde(default, skip_serializing_if = "is_default")]
+    mitigations: u64,
+    #[serde(default, skip_serializing_if = "is_default")]
+    chip_ids: Option<List<64>>,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 impl TryFrom<RuleFile> for Rule {
@@ -112,9 +120,19 @@ impl TryFrom<RuleFile> for Rule {
         Ok(Self {
             launch_digests: digests("launch-digests", &file.launch_digests)?,
             policy_digests: digests("policy-digests", &file.policy_digests)?,
-            minimum_tcb: file.minimum_tcb,
             allow_simulated: file.allow_simulated,
-            allow_milan: file.allow_milan,
+            platform: SnpConditions {
+                minimum_tcb: file.minimum_tcb,
+                allow_milan: file.allow_milan,
+                refuse_vlek: file.refuse_vlek,
+                refuse_smt: file.refuse_smt,
+                single_socket: file.single_socket,
+                minimum_abi: file.minimum_abi,
+                alias_check: file.alias_check,
+                ciphertext_hiding: file.ciphertext_hiding,
+                mitigations: file.mitigations,
+                chip_ids: file.chip_ids,
+            },
         })
     }
 }
@@ -124,9 +142,17 @@ impl From<Rule> for RuleFile {
         Self {
             launch_digests: rule.launch_digests.iter().map(hex::encode).collect(),
             policy_digests: rule.policy_digests.iter().map(hex::encode).collect(),
-            minimum_tcb: rule.minimum_tcb,
+            minimum_tcb: rule.platform.minimum_tcb,
             allow_simulated: rule.allow_simulated,
-            allow_milan: rule.allow_milan,
+            allow_milan: rule.platform.allow_milan,
+            refuse_vlek: rule.platform.refuse_vlek,
+            refuse_smt: rule.platform.refuse_smt,
+            single_socket: rule.platform.single_socket,
+            minimum_abi: rule.platform.minimum_abi,
+            alias_check: rule.platform.alias_check,
+            ciphertext_hiding: rule.platform.ciphertext_hiding,
+            mitigations: rule.platform.mitigations,
+            chip_ids: rule.platform.chip_ids,
         }
     }
 }

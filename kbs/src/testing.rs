@@ -1,6 +1,6 @@
 //! What unit tests of several modules need.
 
-use cella_attest::snp::{Product, TcbVersion};
+use cella_attest::snp::{Mitigations, Product, SigningKey, TcbVersion};
 use cella_kbs_client::TeeKey;
 use ring::signature::Ed25519KeyPair;
 use serde_json::Value;
@@ -12,21 +12,27 @@ use crate::jws;
 /// Facts about the same guest each time.
 pub(crate) fn facts() -> Facts {
     static KEY: OnceLock<TeeKey> = OnceLock::new();
+    let tcb = TcbVersion {
+        fmc: None,
+        bootloader: 3,
+        tee: 0,
+        snp: 20,
+        microcode: 209,
+    };
     Facts {
         simulated: true,
         product: Product::Genoa,
         measurement: [0xaa; 48],
         host_data: [0xbb; 32],
         initdata: [0xbb; 32],
-        tcb: TcbVersion {
-            fmc: None,
-            bootloader: 3,
-            tee: 0,
-            snp: 20,
-            microcode: 209,
-        },
+        tcb,
         chip_id: [0xcc; 64],
         guest_policy: 0x30000,
+        report_version: 5,
+        signing_key: SigningKey::Vcek,
+        launch_tcb: tcb,
+        platform_info: 1,
+        mitigations: Some(Mitigations { launch: 1, current: 3 }),
         tee_key: KEY.get_or_init(|| TeeKey::generate().unwrap()).public(),
     }
 }

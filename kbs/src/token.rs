@@ -11,7 +11,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use cella_attest::snp::{POLICY_DEBUG, Product, TcbVersion};
+use cella_attest::snp::{Mitigations, POLICY_DEBUG, Product, SigningKey, TcbVersion};
 use cella_kbs_client::wire::TeePubKey;
 use ring::rand::SystemRandom;
 use ring::signature::{
@@ -197,6 +197,13 @@ struct Snp {
     reported_tcb_tee: u8,
     reported_tcb_snp: u8,
     reported_tcb_microcode: u8,
+    launch_tcb: TcbVersion,
+    report_version: u32,
+    signing_key: String,
+    platform_info: u64,
+    /// At launch, and now.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    mitigations: Option<(u64, u64)>,
     simulated: bool,
 }
 
@@ -218,6 +225,11 @@ impl Appraisal {
             reported_tcb_tee: facts.tcb.tee,
             reported_tcb_snp: facts.tcb.snp,
             reported_tcb_microcode: facts.tcb.microcode,
+            launch_tcb: facts.launch_tcb,
+            report_version: facts.report_version,
+            signing_key: key_name(facts.signing_key).to_owned(),
+            platform_info: facts.platform_info,
+            mitigations: facts.mitigations.map(|vectors| (vectors.launch, vectors.current)),
             simulated: facts.simulated,
         };
         Self {
@@ -258,6 +270,11 @@ impl Appraisal {
             },
             chip_id: bytes(&snp.chip_id)?,
             guest_policy: snp.policy,
+            report_version: snp.report_version,
+            signing_key: signing_key(&snp.signing_key)?,
+            launch_tcb: snp.launch_tcb,
+            platform_info: snp.platform_info,
+            mitigations: snp.mitigations.map(|(launch, current)| Mitigations { launch, current }),
             tee_key: runtime_data_claims.tee_key,
         })
     }
@@ -267,6 +284,20 @@ fn product(text: &str) -> Result<Product, TokenError> {
     [Product::Milan, Product::Genoa, Product::Turin]
         .into_iter()
         .find(|product| product.to_string() == text)
+        .ok_or(TokenError::Token(JwsError::Malformed))
+}
+
+fn key_name(key: SigningKey) -> &'static str {
+    match key {
+        SigningKey::Vcek => "VCEK",
+        SigningKey::Vlek => "VLEK",
+    }
+}
+
+fn signing_key(text: &str) -> Result<SigningKey, TokenError> {
+    [SigningKey::Vcek, SigningKey::Vlek]
+        .into_iter()
+        .find(|key| key_name(*key) == text)
         .ok_or(TokenError::Token(JwsError::Malformed))
 }
 

@@ -5,15 +5,17 @@ fn rule() -> Rule {
     Rule {
         launch_digests: vec![[1; 48], [2; 48]],
         policy_digests: vec![[3; 32]],
-        minimum_tcb: Some(TcbVersion {
-            fmc: None,
-            bootloader: 3,
-            tee: 0,
-            snp: 20,
-            microcode: 209,
-        }),
         allow_simulated: false,
-        allow_milan: false,
+        platform: SnpConditions {
+            minimum_tcb: Some(TcbVersion {
+                fmc: None,
+                bootloader: 3,
+                tee: 0,
+                snp: 20,
+                microcode: 209,
+            }),
+            ..SnpConditions::default()
+        },
     }
 }
 
@@ -65,10 +67,8 @@ fn permissions_are_separate() {
         allow_simulated: true,
         ..rule()
     };
-    let allow_milan = Rule {
-        allow_milan: true,
-        ..rule()
-    };
+    let mut allow_milan = rule();
+    allow_milan.platform.allow_milan = true;
     assert_eq!(allow_simulated.check(&simulated), Ok(()));
     assert_eq!(allow_simulated.check(&milan), Err(Mismatch::Milan));
     assert_eq!(allow_milan.check(&milan), Ok(()));
@@ -99,7 +99,7 @@ fn json_round_trip() {
         "{text}"
     );
     let short = Rule::from_json(br#"{"launch-digests":[],"policy-digests":[]}"#).unwrap();
-    assert!(!short.allow_simulated && !short.allow_milan && short.minimum_tcb.is_none());
+    assert!(!short.allow_simulated && short.platform == SnpConditions::default());
 }
 
 #[test]
@@ -187,7 +187,47 @@ fn each_part_of_the_tcb_counts_alone() {
         (turin, turin, None),
         (turin, HAVE, None),
     ] {
-        assert_eq!(below(&tcb, &minimum), part);
+        assert_eq!(tcb.below(&minimum), part);
         assert_eq!(tcb.meets(&minimum), part.is_none());
     }
+}
+
+#[test]
+fn conditions_on_the_platform() {
+    let with = |member: &str| {
+        let (launch, policy) = ("02".repeat(48), "03".repeat(32));
+        let json = format!(r#"{{"launch-digests":["{launch}"],"policy-digests":["{policy}"]{member}}}"#);
+        let rule = Rule::from_json(json.as_bytes()).unwrap();
+        let again = serde_json::to_vec(&rule).unwrap();
+        assert_eq!(Rule::from_json(&again).unwrap(), rule, "{member}");
+        rule.check(&good())
+    };
+    let chip = "cc".repeat(64);
+    for (member, refused) in [
+        (String::new(), None),
+        (format!(r#","chip-ids":["{chip}"]"#), None),
+        (r#","chip-ids":[]"#.to_owned(), Some("chip not allowed")),
+        (r#","refuse-vlek":true"#.to_owned(), None),
+        (r#","refuse-smt":true"#.to_owned(), Some("guest policy refused")),
+        (r#","single-socket":true"#.to_owned(), Some("guest policy refused")),
+        (r#","minimum-abi":[1,0]"#.to_owned(), Some("guest policy refused")),
+        (
+            r#","alias-check":true"#.to_owned(),
+            Some("platform configuration refused"),
+        ),
+        (
+            r#","ciphertext-hiding":true"#.to_owned(),
+            Some("platform configuration refused"),
+        ),
+        (r#","mitigations":1"#.to_owned(), None),
+        (r#","mitigations":2"#.to_owned(), Some("firmware mitigations missing")),
+    ] {
+        let expected = refused.map(|class| Mismatch::Platform(ConditionError::Refused(class)));
+        assert_eq!(with(&member).err(), expected, "{member}");
+    }
+    let mut launched_before = good();
+    launched_before.launch_tcb.snp = 19;
+    let class = "platform TCB too old";
+    let refused = Err(Mismatch::Platform(ConditionError::Refused(class)));
+    assert_eq!(rule().check(&launched_before), refused);
 }

@@ -7,6 +7,6 @@ mod digests;
 mod snp;
 mod tdx;
 
-pub use digests::ConditionError;
+pub use digests::{ConditionError, List};
 pub use snp::SnpConditions;
 pub use tdx::TdxConditions;

@@ -30,6 +30,7 @@ impl<'a> Reader<'a> {
     }
 
     /// As many bytes as the u16 in front of them says.
+    #[cfg(feature = "verify")]
     pub(crate) fn with_u16_len(&mut self) -> Option<&'a [u8]> {
         let mut ahead = *self;
         let len = usize::from(ahead.u16()?);
@@ -39,6 +40,7 @@ impl<'a> Reader<'a> {
     }
 
     /// As many bytes as the u32 in front of them says.
+    #[cfg(feature = "verify")]
     pub(crate) fn with_u32_len(&mut self) -> Option<&'a [u8]> {
         let mut ahead = *self;
         let len = usize::try_from(ahead.u32()?).ok()?;
@@ -47,6 +49,7 @@ impl<'a> Reader<'a> {
         Some(bytes)
     }
 
+    #[cfg(feature = "verify")]
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -20,9 +20,9 @@ pub enum ConditionError {
     Refused(&'static str),
 }
 
-/// A list of values of `N` bytes. All zeros is a value like another only where a list says so by hand.
+/// A list of values of `N` bytes; in JSON at most 256 strings of `2 N` hexadecimal digits.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct List<const N: usize>(pub(super) Vec<[u8; N]>);
+pub struct List<const N: usize>(pub Vec<[u8; N]>);
 
 impl<const N: usize> List<N> {
     pub(super) fn check(&self, list: &'static str, value: &[u8; N]) -> Result<(), ConditionError> {

@@ -35,8 +35,9 @@ pub struct SnpConditions {
     pub ciphertext_hiding: bool,
     /// Mitigations of the firmware, as bits, that must be in effect. Reports before version 5 have none.
     pub mitigations: u64,
+    /// Chips that are accepted; without a list any.
     #[serde(skip_serializing_if = "Option::is_none")]
-    chip_ids: Option<List<64>>,
+    pub chip_ids: Option<List<64>>,
 }
 
 impl SnpConditions {
