@@ -115,9 +115,11 @@ impl Broker {
             .spend(&session, self.clock.uptime())
             .map_err(Refusal::Handshake)?;
         let submission = parse_attestation(body)?;
-        let facts = appraise(&submission, nonce.as_str(), &self.anchors, &self.options)?;
-
         let now = self.clock.unix();
+        // The owner's clock, not the guest's: certificates must be valid by it.
+        let options = self.options.clone().at(now);
+        let facts = appraise(&submission, nonce.as_str(), &self.anchors, &options)?;
+
         let token = self
             .tokens
             .issue(&facts, nonce.as_str(), &session.tag(), now.as_secs(), left.as_secs())?;

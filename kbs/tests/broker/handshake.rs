@@ -315,6 +315,14 @@ async fn the_tcb_is_the_one_that_the_chip_was_certified_for() {
 }
 
 #[tokio::test]
+async fn t10_certificates_must_be_valid_by_the_brokers_clock() {
+    let fixture = Fixture::new().await;
+    fixture.clock.advance(30 * 365 * 24 * 3600);
+    let answer = attest_with(&fixture, &Guest::new(), |_| {}).await;
+    assert_refused(&answer, "certificate not valid now");
+}
+
+#[tokio::test]
 async fn bodies_must_be_complete() {
     let fixture = Fixture::new().await;
     let guest = Guest::new();

@@ -41,7 +41,8 @@ mod verify;
 #[cfg(feature = "verify")]
 mod x509;
 
-#[cfg(all(test, feature = "verify"))]
+#[cfg(feature = "verify")]
+#[cfg(test)]
 #[path = "../tests/vectors/mod.rs"]
 mod vectors;
 
