@@ -93,6 +93,8 @@ pub struct SimPrograms {
     pub state: PathBuf,
     /// `vhost-device-vsock`.
     pub vsock: PathBuf,
+    /// Whether the configured firmware boots the guest, with the table of kernel hashes in place.
+    pub firmware_boot: bool,
 }
 
 /// How guest instructions are executed.
@@ -287,6 +289,7 @@ fn settle_tee(file: &ConfigFile, host: &HostFacts) -> Result<Tee, ConfigError> {
                     "install vhost-device-vsock 0.3, or set the key to its path",
                 )?,
                 state,
+                firmware_boot: file.sim_firmware_boot.unwrap_or_default(),
             }))
         }
     }
@@ -296,6 +299,8 @@ fn settle_accel(file: &ConfigFile, tee: &Tee, host: &HostFacts) -> Result<Accel,
     let lack = |reason| ConfigError::Host { key: "accel", reason };
     match (file.accel, tee) {
         (AccelChoice::Tcg, Tee::Snp) => Err(lack(host::Lack::TcgWithSnp)),
+        (AccelChoice::Kvm, Tee::Sim(programs)) if programs.firmware_boot => Err(lack(host::Lack::FirmwareBootWithKvm)),
+        (AccelChoice::Auto, Tee::Sim(programs)) if programs.firmware_boot => Ok(Accel::Tcg),
         (AccelChoice::Tcg, Tee::Sim(_)) => Ok(Accel::Tcg),
         (AccelChoice::Kvm, _) | (AccelChoice::Auto, Tee::Snp) => host.kvm().map(|()| Accel::Kvm).map_err(lack),
         (AccelChoice::Auto, Tee::Sim(_)) => Ok(if host.kvm().is_ok() { Accel::Kvm } else { Accel::Tcg }),

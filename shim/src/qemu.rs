@@ -13,7 +13,7 @@ mod launch;
 pub mod opts;
 mod tee;
 
-pub use boot::{Append, Bios, DataDir, Initrd, Kernel};
+pub use boot::{Append, Bios, DataDir, HashTableLoader, Initrd, Kernel};
 pub use compute::{Accelerator, Cpu, Machine, Memory, Smp};
 #[cfg(test)]
 pub(crate) use devices::USER_NET_GUEST;

@@ -12,6 +12,8 @@ use crate::{
 pub(crate) const CASES: &[(&str, Case)] = &[
     ("t13_one_byte_of_the_initrd_changed", changed_initrd),
     ("t13_the_kernel_command_line_changed", changed_command_line),
+    ("t13_the_firmware_boots_what_the_digest_names", firmware_boots),
+    ("t13_the_firmware_refuses_another_command_line", firmware_refuses),
     ("t5_another_policy_than_the_rule_allows", another_policy),
     ("t9_initdata_swapped_after_launch", swapped_initdata),
     ("t22_evidence_of_an_unknown_root", unknown_root),
@@ -48,6 +50,41 @@ fn refused_by_measurement(f: &Fixture, image: &Path) -> Result<()> {
         .configured(&f.stack, &[("guest-image", &format!("{image:?}"))])?
         .go(&f.stack)?;
     refused(&out, &["measurement"])?;
+    nothing_used(f, mark)
+}
+
+/// The machine boots the pinned firmware with the table of kernel hashes, as with SNP: what the evidence names is what the firmware let through.
+fn firmware_boots(f: &Fixture) -> Result<()> {
+    let policy = f.allowed(&f.shell(&hello()))?;
+    let out = f
+        .start(&policy, &hello())
+        .configured(&f.stack, &[("sim-firmware-boot", "true")])?
+        .go(&f.stack)?;
+    ensure!(out.code == 0 && out.stdout.contains(HELLO), "{out:?}");
+    Ok(())
+}
+
+/// The host leaves the right table in place, which makes a genuine digest, and boots another command line.
+fn firmware_refuses(f: &Fixture) -> Result<()> {
+    let wrapper = attacker::qemu_wrapper(
+        &f.stack,
+        "for a in \"$@\"; do args+=(\"${a/#console=/loglevel=7 console=}\"); done\nexec \"$QEMU\" \"${args[@]}\"",
+    )?;
+    let policy = f.allowed(&f.shell(&hello()))?;
+    let mark = f.stack.mark()?;
+    let start = |boot: &str| {
+        let qemu = format!("{wrapper:?}");
+        let keys = [
+            ("sim-firmware-boot", boot),
+            ("qemu", qemu.as_str()),
+            ("boot-timeout-s", "15"),
+        ];
+        f.start(&policy, &hello()).configured(&f.stack, &keys)?.go(&f.stack)
+    };
+    // QEMU's own firmware boots it: only the measurement tells.
+    refused(&start("false")?, &["measurement"])?;
+    // The pinned one does not: the agent never runs.
+    refused(&start("true")?, &["the agent did not answer"])?;
     nothing_used(f, mark)
 }
 

@@ -3,6 +3,8 @@
 //! Whose bytes: files that the caller chose. The firmware is known by its SHA-256 before it is parsed, because a firmware can carry the
 //! table of kernel hashes and yet boot any kernel: a digest over such a build says nothing.
 
+mod hashes;
+
 use std::{
     fs::File,
     io::{self, Read, Write},
@@ -19,6 +21,8 @@ use sev::{
         vmsa::{GuestFeatures, VMMType},
     },
 };
+
+pub use hashes::{HASH_TABLE_LEN, HashTable};
 
 use crate::hex_bytes::Hex;
 

@@ -31,7 +31,7 @@ pub struct ConfigFile {
     /// Directory with the files `vmlinuz`, `initrd` and `cmdline` (one line). Default `/usr/share/cella/guest`. Measured, all three.
     #[serde(default = "default_guest_image")]
     pub guest_image: PathBuf,
-    /// The AmdSev build of OVMF: booted with `snp`, only measured with `sim`. Default `/usr/share/ovmf/OVMF.amdsev.fd`. Measured.
+    /// The AmdSev build of OVMF: booted with `snp`, only measured with `sim` unless `sim-firmware-boot` is set. Default `/usr/share/ovmf/OVMF.amdsev.fd`. Measured.
     #[serde(default = "default_firmware")]
     pub firmware: PathBuf,
     /// An initdata document (TOML, not encoded) for pods that bring none in their annotation. Default none: such a pod is
@@ -62,6 +62,10 @@ pub struct ConfigFile {
     pub sim_platform: Option<PathBuf>,
     /// `sim` only: the directory that `cella-sim-platform init` made. Default `/var/lib/cella/sim`. Not measured.
     pub sim_state: Option<PathBuf>,
+    /// `sim` only: boot `firmware` with the table of kernel hashes in place, as an SNP machine does: it then refuses a kernel, initrd
+    /// or command line that the launch digest does not name. Needs TCG. Default false: QEMU's own firmware, which enforces
+    /// nothing. Not measured.
+    pub sim_firmware_boot: Option<bool>,
     /// Parent of one directory (mode 0700) for each pod, with sockets, console log and state file; removed with the pod.
     /// Absolute, at most 64 bytes, no comma. Default `/run/cella`. Not measured.
     #[serde(default = "default_run_dir")]
@@ -141,11 +145,12 @@ impl ConfigFile {
     }
 
     /// The keys that only `sim` uses, and whether each was set.
-    pub(super) fn sim_keys(&self) -> [(&'static str, bool); 3] {
+    pub(super) fn sim_keys(&self) -> [(&'static str, bool); 4] {
         [
             ("vhost-device-vsock", self.vhost_device_vsock.is_some()),
             ("sim-platform", self.sim_platform.is_some()),
             ("sim-state", self.sim_state.is_some()),
+            ("sim-firmware-boot", self.sim_firmware_boot.is_some()),
         ]
     }
 }

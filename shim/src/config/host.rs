@@ -49,6 +49,9 @@ pub enum Lack {
     /// SNP cannot be emulated.
     #[error("\"tcg\" cannot run tee = \"snp\"")]
     TcgWithSnp,
+    /// The firmware does not come up under KVM without a TEE.
+    #[error("sim-firmware-boot needs \"tcg\": the firmware does not boot an unprotected guest under KVM")]
+    FirmwareBootWithKvm,
 }
 
 impl HostFacts {

@@ -157,6 +157,34 @@ fn snp_refuses_tcg_and_keys_of_the_simulation() {
 }
 
 #[test]
+fn the_firmware_boots_a_simulated_guest_under_tcg_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let boot = sim_host(dir.path()) + "sim-firmware-boot = true\n";
+    let can_kvm = HostFacts {
+        snp_enabled: false,
+        ..snp_host()
+    };
+    for accel in ["tcg", "auto"] {
+        let config = settle_on(&boot.replace("\"tcg\"", &format!("\"{accel}\"")), &can_kvm).unwrap();
+        assert_eq!(config.accel, Accel::Tcg);
+        assert!(matches!(
+            config.tee,
+            Tee::Sim(SimPrograms {
+                firmware_boot: true,
+                ..
+            })
+        ));
+    }
+    assert!(matches!(
+        settle_on(&boot.replace("\"tcg\"", "\"kvm\""), &can_kvm),
+        Err(ConfigError::Host {
+            key: "accel",
+            reason: host::Lack::FirmwareBootWithKvm
+        })
+    ));
+}
+
+#[test]
 fn numbers_have_ranges() {
     let dir = tempfile::tempdir().unwrap();
     let text = sim_host(dir.path());

@@ -1,6 +1,7 @@
 //! What boots: all of it is measured, none of it comes from an annotation.
 
 use super::Switch;
+use super::opts::Opts;
 
 /// `-kernel`, a path passed raw.
 #[derive(Clone, Debug)]
@@ -14,9 +15,18 @@ pub struct Initrd(pub String);
 #[derive(Clone, Debug)]
 pub struct Append(pub String);
 
-/// `-bios`, the firmware's path, passed raw; with `snp` only.
+/// `-bios`, the firmware's path, passed raw.
 #[derive(Clone, Debug)]
 pub struct Bios(pub String);
+
+/// `-device loader`, which puts the table of kernel hashes where the firmware looks for it: what QEMU itself does for an SNP guest.
+#[derive(Clone, Debug)]
+pub struct HashTableLoader {
+    /// File with the table.
+    pub path: String,
+    /// Guest-physical address.
+    pub gpa: u64,
+}
 
 /// `-L`, a directory with QEMU's own firmware files, passed raw.
 #[derive(Clone, Debug)]
@@ -46,6 +56,16 @@ impl Switch for Bios {
     }
 }
 
+impl Switch for HashTableLoader {
+    fn render(&self, line: &mut Vec<String>) {
+        let options = Opts::of("loader")
+            .with("file", &self.path)
+            .with("addr", format_args!("{:#x}", self.gpa))
+            .with("force-raw", "on");
+        line.extend(["-device".into(), options.into_string()]);
+    }
+}
+
 impl Switch for DataDir {
     fn render(&self, line: &mut Vec<String>) {
         line.extend(["-L".into(), self.0.clone()]);
@@ -63,6 +83,14 @@ mod tests {
         assert_eq!(rendered(&Initrd("/g/initrd".into())), "-initrd /g/initrd");
         assert_eq!(rendered(&Bios("/o/OVMF.amdsev.fd".into())), "-bios /o/OVMF.amdsev.fd");
         assert_eq!(rendered(&DataDir("/q/seabios".into())), "-L /q/seabios");
+        let table = HashTableLoader {
+            path: "/r/hashes.bin".into(),
+            gpa: 0x81_0c00,
+        };
+        assert_eq!(
+            rendered(&table),
+            "-device loader,file=/r/hashes.bin,addr=0x810c00,force-raw=on"
+        );
     }
 
     #[test]

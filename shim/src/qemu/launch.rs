@@ -2,8 +2,8 @@
 
 use super::tee::TEE_ID;
 use super::{
-    Accelerator, Append, Bios, Cpu, DataDir, DiskDrive, Fixed, Initrd, Kernel, Machine, Memory, MonitorSocket, Name,
-    Nic, PidFile, Sandbox, SerialSocket, SevSnpGuest, Smp, Switch, Vsock,
+    Accelerator, Append, Bios, Cpu, DataDir, DiskDrive, Fixed, HashTableLoader, Initrd, Kernel, Machine, Memory,
+    MonitorSocket, Name, Nic, PidFile, Sandbox, SerialSocket, SevSnpGuest, Smp, Switch, Vsock,
 };
 
 /// What differs between the profiles.
@@ -14,8 +14,11 @@ pub enum Profile {
         /// The AmdSev firmware.
         firmware: Bios,
     },
-    /// No protection; QEMU's own firmware boots the same kernel.
-    Sim,
+    /// No protection; the same kernel boots.
+    Sim {
+        /// The AmdSev firmware and the table that it enforces; none is QEMU's own firmware, which enforces nothing.
+        enforced: Option<(Bios, HashTableLoader)>,
+    },
 }
 
 /// Everything that QEMU is told.
@@ -82,8 +85,15 @@ impl Launch {
         self.pid_file.render(&mut line);
         Sandbox.render(&mut line);
         self.tee.render(&mut line);
-        if let Profile::Snp { firmware } = &self.profile {
-            firmware.render(&mut line);
+        match &self.profile {
+            Profile::Snp { firmware } => firmware.render(&mut line),
+            Profile::Sim { enforced: None } => {}
+            Profile::Sim {
+                enforced: Some((firmware, table)),
+            } => {
+                firmware.render(&mut line);
+                table.render(&mut line);
+            }
         }
         self.kernel.render(&mut line);
         self.initrd.render(&mut line);
@@ -134,7 +144,8 @@ mod tests {
         let vsock = Vsock::VhostUser {
             socket: "/r/vhost.sock".into(),
         };
-        let mut launch = launch(Profile::Sim, Accel::Tcg, vsock, SevSnpGuest::simulated([0; 32]));
+        let sim = Profile::Sim { enforced: None };
+        let mut launch = launch(sim, Accel::Tcg, vsock, SevSnpGuest::simulated([0; 32]));
         launch.data_dirs = vec![DataDir("/q/seabios".into()), DataDir("/q/qemu".into())];
         let expected = "-name guest=cella-d1 -nodefaults -no-user-config -no-reboot -display none -vga none \
             -L /q/seabios -L /q/qemu \
@@ -193,11 +204,31 @@ mod tests {
     }
 
     #[test]
+    fn a_simulated_machine_with_firmware_has_the_table_too() {
+        let vsock = Vsock::VhostUser {
+            socket: "/r/vhost.sock".into(),
+        };
+        let table = HashTableLoader {
+            path: "/r/hashes.bin".into(),
+            gpa: 0x81_0c00,
+        };
+        let sim = Profile::Sim {
+            enforced: Some((Bios("/o/OVMF.amdsev.fd".into()), table)),
+        };
+        let line = launch(sim, Accel::Tcg, vsock, SevSnpGuest::simulated([0; 32])).arguments();
+        let line = line.join(" ");
+        let boots =
+            "-bios /o/OVMF.amdsev.fd -device loader,file=/r/hashes.bin,addr=0x810c00,force-raw=on -kernel /g/vmlinuz";
+        assert!(line.contains(boots), "{line}");
+    }
+
+    #[test]
     fn no_switch_of_peers_that_we_refuse_is_on_the_line() {
         let vsock = Vsock::VhostUser {
             socket: "/r/vhost.sock".into(),
         };
-        let line = launch(Profile::Sim, Accel::Tcg, vsock, SevSnpGuest::simulated([0; 32]))
+        let sim = Profile::Sim { enforced: None };
+        let line = launch(sim, Accel::Tcg, vsock, SevSnpGuest::simulated([0; 32]))
             .arguments()
             .join(" ");
         for word in [

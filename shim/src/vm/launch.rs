@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use cella_attest::measure::{HashTable, MeasureError};
 use cella_protos::SIM_PLATFORM_PORT;
 use slog::{Logger, debug, info, o};
 use tokio::net::{UnixListener, UnixStream};
@@ -20,12 +21,12 @@ use super::rundir::{About, PodName, RunDir, RunDirError, RunDirKey};
 use super::supervisor::Supervisor;
 use super::{Death, State, Vm};
 use crate::agent::{Agent, AgentError, Hello};
-use crate::config::{Config, SimPrograms, Tee};
+use crate::config::{Config, GuestImage, SimPrograms, Tee};
 use crate::initdata::{CarryError, Initdata};
 use crate::metrics::{self, ServerError, VmFacts};
 use crate::network::{Forwarder, NetworkError, PodNetwork};
 use crate::process::{Child, Program, SpawnError, Spawner};
-use crate::qemu::Vsock;
+use crate::qemu::{HashTableLoader, Vsock};
 use crate::qmp::{Monitor, MonitorError};
 use crate::vsock::{GuestCid, Hybrid, Kernel as KernelVsock, Transport, VsockError};
 
@@ -85,6 +86,12 @@ pub enum LaunchError {
         #[source]
         source: io::Error,
     },
+    /// The table of kernel hashes.
+    #[error("computing the table of kernel hashes (sim-firmware-boot)")]
+    HashTable(#[from] MeasureError),
+    /// The shim ends while the table is computed.
+    #[error("the table of kernel hashes was not computed to its end")]
+    HashTableTask,
     /// The socket for metrics.
     #[error("preparing the VM's metrics")]
     Metrics(#[from] ServerError),
@@ -218,6 +225,7 @@ async fn bring_up(machine: &mut Machine, request: &LaunchRequest<'_>, log: &Logg
         console: console_path,
         monitor: monitor_path,
         pid: text(&pid_file),
+        hash_table: hash_table(machine, config).await?,
     };
     let program = Program {
         name: "qemu",
@@ -308,6 +316,32 @@ async fn start_helpers(
         },
         Arc::new(Hybrid::new(&vsock_path)),
     ))
+}
+
+/// Writes the table of kernel hashes where a simulated machine boots the firmware that enforces it: with SNP, QEMU does that.
+async fn hash_table(machine: &Machine, config: &Config) -> Result<Option<HashTableLoader>, LaunchError> {
+    if !matches!(&config.tee, Tee::Sim(programs) if programs.firmware_boot) {
+        return Ok(None);
+    }
+    let (config, path) = (config.clone(), machine.run_dir.file("hashes.bin"));
+    let written = tokio::task::spawn_blocking(move || {
+        let GuestImage {
+            kernel,
+            initrd,
+            cmdline,
+        } = &config.guest;
+        let table = HashTable::of(config.firmware.as_ref(), kernel.as_ref(), initrd.as_ref(), cmdline)?;
+        std::fs::write(&path, table.bytes).map_err(|source| LaunchError::Io {
+            action: "write",
+            path: path.clone(),
+            source,
+        })?;
+        Ok(HashTableLoader {
+            path: text(&path),
+            gpa: table.gpa,
+        })
+    });
+    written.await.map_err(|_| LaunchError::HashTableTask)?.map(Some)
 }
 
 async fn start(

@@ -6,8 +6,8 @@ use super::launch::LaunchRequest;
 use crate::config::{SimPrograms, Tee};
 use crate::process::Program;
 use crate::qemu::{
-    Accelerator, Append, Bios, Cpu, DataDir, DiskDrive, Initrd, Kernel, Launch, Memory, MonitorSocket, Name, Nic,
-    PidFile, Profile, SerialSocket, SevSnpGuest, Smp, Vsock,
+    Accelerator, Append, Bios, Cpu, DataDir, DiskDrive, HashTableLoader, Initrd, Kernel, Launch, Memory, MonitorSocket,
+    Name, Nic, PidFile, Profile, SerialSocket, SevSnpGuest, Smp, Vsock,
 };
 
 /// vhost-device-vsock's address for the one guest it serves; never seen by another VM.
@@ -55,6 +55,8 @@ pub(super) struct Paths {
     pub(super) console: String,
     pub(super) monitor: String,
     pub(super) pid: String,
+    /// The table of kernel hashes, of a simulated machine that boots the firmware.
+    pub(super) hash_table: Option<HashTableLoader>,
 }
 
 /// QEMU's switches for this request.
@@ -69,7 +71,10 @@ pub(super) fn launch(request: &LaunchRequest<'_>, vsock: Vsock, nics: Vec<Nic>, 
             SevSnpGuest::of_host(host_data),
             true,
         ),
-        Tee::Sim(_) => (Profile::Sim, SevSnpGuest::simulated(host_data), false),
+        Tee::Sim(_) => {
+            let enforced = paths.hash_table.map(|table| (Bios(config.firmware.clone()), table));
+            (Profile::Sim { enforced }, SevSnpGuest::simulated(host_data), false)
+        }
     };
     Launch {
         profile,
@@ -112,6 +117,7 @@ mod tests {
             platform: "/p/sim".into(),
             state: "/s".into(),
             vsock: "/p/vdv".into(),
+            firmware_boot: false,
         }
     }
 

@@ -13,6 +13,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 
 use keyval::KeyVals;
 use options::Arity;
+pub(crate) use options::TableLoader;
 
 /// What QEMU launches, as far as it is measured or stands in a report.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +30,17 @@ pub(crate) struct Launch {
     pub(crate) policy: u64,
     /// HOST_DATA of the launch; zeros when none was given.
     pub(crate) host_data: [u8; 32],
+    /// The firmware that boots the kernel; none where QEMU's own does, which is not what is measured.
+    pub(crate) firmware_boot: Option<FirmwareBoot>,
+}
+
+/// A guest that boots the firmware which is measured, and with it the table of kernel hashes that this firmware enforces.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct FirmwareBoot {
+    /// The firmware, as QEMU's file system names it.
+    pub(crate) firmware: PathBuf,
+    /// The table in the guest's memory.
+    pub(crate) table: TableLoader,
 }
 
 /// Why a command line is not one to make evidence for.
@@ -93,6 +105,8 @@ struct Found<'a> {
     append: Option<&'a str>,
     vcpus: Option<u32>,
     guest: Option<SnpGuest>,
+    firmware: Option<&'a [u8]>,
+    table: Option<TableLoader>,
 }
 
 impl<'a> Found<'a> {
@@ -108,13 +122,26 @@ impl<'a> Found<'a> {
                 None => Ok(()),
             },
             "machine" | "M" => options::check_machine(text()?),
-            "device" => options::check_device(text()?),
+            "bios" => once("-bios", &mut self.firmware, value),
+            "device" => match options::device(text()?)? {
+                Some(table) => once("-device loader", &mut self.table, table),
+                None => Ok(()),
+            },
             _ => Ok(()),
         }
     }
 
     fn launch(self) -> Result<Launch, CmdlineError> {
         let missing = |option| CmdlineError::Missing { option };
+        let firmware_boot = match (self.firmware, self.table) {
+            (Some(firmware), Some(table)) => Some(FirmwareBoot {
+                firmware: OsStr::from_bytes(firmware).into(),
+                table,
+            }),
+            (None, None) => None,
+            (Some(_), None) => return Err(missing("-device loader, without which -bios enforces nothing")),
+            (None, Some(_)) => return Err(missing("-bios, without which -device loader changes the guest")),
+        };
         let SnpGuest { policy, host_data } = self.guest.ok_or(missing("-object sev-snp-guest"))?;
         Ok(Launch {
             kernel: OsStr::from_bytes(self.kernel.ok_or(missing("-kernel"))?).into(),
@@ -123,6 +150,7 @@ impl<'a> Found<'a> {
             vcpus: self.vcpus.ok_or(missing("-smp"))?,
             policy,
             host_data,
+            firmware_boot,
         })
     }
 }

@@ -2,13 +2,14 @@
 
 use std::{
     fs::File,
+    io::{self, Read},
     os::fd::AsRawFd,
     path::{Path, PathBuf},
 };
 
 use cella_attest::{
     Evidence, Hex,
-    measure::{LaunchInputs, MeasureError, snp_launch_digest},
+    measure::{HASH_TABLE_LEN, HashTable, LaunchInputs, MeasureError, snp_launch_digest},
     sim::{Chip, Claims, SimError},
 };
 use slog::{Logger, info};
@@ -36,6 +37,12 @@ pub(crate) enum LaunchError {
     Cmdline(#[from] CmdlineError),
     #[error("measuring what QEMU launches")]
     Measure(#[from] MeasureError),
+    #[error("reading QEMU's table of kernel hashes")]
+    ReadTable(#[source] io::Error),
+    #[error(
+        "QEMU's table of kernel hashes is not the one of its kernel, initrd and command line, at the address where the firmware looks"
+    )]
+    OtherTable,
 }
 
 impl Guest {
@@ -46,6 +53,18 @@ impl Guest {
         let launch = Launch::parse(&process.cmdline()?)?;
         let kernel = process.open_file(&launch.kernel)?;
         let initrd = process.open_file(&launch.initrd)?;
+        // What boots is measured: QEMU's own file, of which only a known build has a digest.
+        let booted = launch.firmware_boot.as_ref();
+        let booted = booted.map(|boot| process.open_file(&boot.firmware)).transpose()?;
+        let booted = booted.as_ref().map(path_of);
+        let firmware = booted.as_deref().unwrap_or(firmware);
+        if let Some(boot) = &launch.firmware_boot {
+            let table = read_table(process.open_file(&boot.table.file)?).map_err(LaunchError::ReadTable)?;
+            let expected = HashTable::of(firmware, &path_of(&kernel), &path_of(&initrd), &launch.append)?;
+            if table != expected.bytes || boot.table.gpa != expected.gpa {
+                return Err(LaunchError::OtherTable);
+            }
+        }
         let measurement = snp_launch_digest(&LaunchInputs {
             firmware,
             kernel: &path_of(&kernel),
@@ -71,6 +90,14 @@ impl Guest {
             ..Claims::new(report_data, self.measurement, self.host_data)
         })
     }
+}
+
+/// Reads a table and one byte more, so that a longer file is seen.
+fn read_table(file: File) -> io::Result<Vec<u8>> {
+    let mut table = Vec::with_capacity(HASH_TABLE_LEN);
+    let limit = u64::try_from(HASH_TABLE_LEN).unwrap_or(u64::MAX);
+    file.take(limit.saturating_add(1)).read_to_end(&mut table)?;
+    Ok(table)
 }
 
 /// A name for an open file, valid while it is open.

@@ -188,3 +188,29 @@ fn unknown_firmware_is_named_by_its_digest() {
         "{absent:?}"
     );
 }
+
+#[test]
+fn the_table_of_hashes_as_qemu_writes_it() {
+    let files = Files::new();
+    let (kernel, initrd) = (files.path("kernel"), files.path("initrd"));
+    let table = HashTable::of(&firmware(), &kernel, &initrd, "console=ttyS0 ro").unwrap();
+    assert_eq!(table.gpa, 0x81_0c00);
+    let entry = |at: usize| hex::encode(&table.bytes[at..at + 32]);
+    assert_eq!(table.bytes[16..18], 168u16.to_le_bytes());
+    // The command line's hash is `attestation-snp.md`'s known answer; the others are SHA-256 of the two six-byte files.
+    assert_eq!(
+        entry(36),
+        "3722c888d9e8c6feb2037dc9b615afdb267755daa4a3bed6c9039fa17caa0bfc"
+    );
+    assert_eq!(entry(86), hex::encode(crate::digest::sha256(b"initrd")));
+    assert_eq!(entry(136), hex::encode(crate::digest::sha256(b"kernel")));
+    assert_eq!(table.bytes[168..], [0; 8]);
+}
+
+#[test]
+fn a_firmware_that_does_not_enforce_gets_no_table() {
+    let files = Files::new();
+    let (kernel, initrd) = (files.path("kernel"), files.path("initrd"));
+    let table = HashTable::of(&kernel, &kernel, &initrd, "ro");
+    assert!(matches!(table, Err(MeasureError::UnknownFirmware { .. })), "{table:?}");
+}

@@ -1,5 +1,7 @@
 //! QEMU's options: which take a value, and which would launch something else than `-kernel`, `-initrd` and `-append` say.
 
+use std::path::PathBuf;
+
 use super::{CmdlineError, keyval::KeyVals};
 
 /// Whether an option takes the next argument.
@@ -38,10 +40,6 @@ const FLAGS: &[&str] = &[
 
 /// Options that are not simulated, with the reason.
 const REFUSED: &[(&str, &str)] = &[
-    (
-        "bios",
-        "the firmware of a simulated launch is the platform's --firmware",
-    ),
     ("dtb", "it adds what is not measured"),
     ("fw_cfg", "it adds what is not measured"),
     ("gdb", "a debugger changes what was measured"),
@@ -102,8 +100,17 @@ pub(super) fn check_machine(text: &str) -> Result<(), CmdlineError> {
     Ok(())
 }
 
-/// Loader devices write files into the guest's memory.
-pub(super) fn check_device(text: &str) -> Result<(), CmdlineError> {
+/// A file with the table of kernel hashes, and where a `-device loader` puts it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct TableLoader {
+    /// The file, as QEMU's file system names it.
+    pub(crate) file: PathBuf,
+    /// Guest-physical address.
+    pub(crate) gpa: u64,
+}
+
+/// Loader devices write files into the guest's memory: the only one that is read is the one that stands for what QEMU itself does for an SNP guest.
+pub(super) fn device(text: &str) -> Result<Option<TableLoader>, CmdlineError> {
     let wrong = |reason| CmdlineError::Value {
         option: "-device",
         reason,
@@ -119,11 +126,26 @@ pub(super) fn check_device(text: &str) -> Result<(), CmdlineError> {
         Some(first.strip_prefix("driver=").unwrap_or(first).to_owned())
     };
     match driver.as_deref() {
-        Some("loader" | "generic-loader" | "guest-loader") => Err(CmdlineError::Refused {
+        Some("loader") => table_loader(text).map(Some).ok_or_else(|| CmdlineError::Refused {
+            option: "-device loader".to_owned(),
+            reason: "it writes into the guest's memory, and not as file=…,addr=0x…,force-raw=on the table of kernel hashes",
+        }),
+        Some("generic-loader" | "guest-loader") => Err(CmdlineError::Refused {
             option: "-device loader".to_owned(),
             reason: "it writes into the guest's memory",
         }),
-        Some(name) if !name.is_empty() && !name.contains('=') => Ok(()),
+        Some(name) if !name.is_empty() && !name.contains('=') => Ok(None),
         _ => Err(wrong("it does not begin with a driver")),
     }
+}
+
+fn table_loader(text: &str) -> Option<TableLoader> {
+    let values = KeyVals::parse(text, "driver").ok()?;
+    let known = ["driver", "file", "addr", "force-raw"];
+    let raw = values.find("force-raw") == Some("on") && values.keys().all(|key| known.contains(&key));
+    let gpa = values.find("addr")?.strip_prefix("0x")?;
+    raw.then_some(TableLoader {
+        file: values.find("file")?.into(),
+        gpa: u64::from_str_radix(gpa, 16).ok()?,
+    })
 }

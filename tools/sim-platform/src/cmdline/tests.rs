@@ -100,6 +100,7 @@ fn the_shims_line_is_read() {
         vcpus: 1,
         policy: 0x30000,
         host_data: [7; 32],
+        firmware_boot: None,
     };
     assert_eq!(parse(&arguments), Ok(expected));
 }
@@ -179,8 +180,7 @@ fn nothing_may_be_missing() {
 
 #[test]
 fn what_launches_something_else_is_refused() {
-    let refused: [&[&str]; 13] = [
-        &["-bios", "/other.fd"],
+    let refused: [&[&str]; 15] = [
         &["-pflash", "/other.fd"],
         &["-readconfig", "/file"],
         &["-set", "machine.kernel=/other"],
@@ -193,6 +193,9 @@ fn what_launches_something_else_is_refused() {
         &["-M", "q35,smp.cpus=4"],
         &["-machine", "microvm"],
         &["-device", "loader,file=/other,addr=0x810c00"],
+        &["-device", "loader,file=/other,addr=0x810c00,force-raw=on,cpu-num=0"],
+        &["-device", "loader,file=/other,addr=8457216,force-raw=on"],
+        &["-device", "guest-loader,addr=0x810c00,kernel=/other"],
     ];
     for extra in refused {
         assert!(
@@ -205,6 +208,24 @@ fn what_launches_something_else_is_refused() {
     assert!(matches!(with(&["-device", json]), Err(CmdlineError::Refused { .. })));
     assert!(with(&["-machine", "microvm,auto-kernel-cmdline=off"]).is_ok());
     assert!(with(&["-device", r#"{"driver":"virtio-net-pci","netdev":"n"}"#]).is_ok());
+}
+
+#[test]
+fn the_firmware_boots_with_its_table_or_not_at_all() {
+    let table = "loader,file=/r/hashes.bin,addr=0x810c00,force-raw=on";
+    let launch = with(&["-bios", "/o/OVMF.fd", "-device", table]).unwrap();
+    let boot = launch.firmware_boot.unwrap();
+    assert_eq!(
+        (boot.firmware, boot.table.file),
+        ("/o/OVMF.fd".into(), "/r/hashes.bin".into())
+    );
+    assert_eq!(boot.table.gpa, 0x81_0c00);
+    for alone in [["-bios", "/o/OVMF.fd"], ["-device", table]] {
+        assert!(matches!(with(&alone), Err(CmdlineError::Missing { .. })), "{alone:?}");
+    }
+    let option = "-device loader";
+    let twice = with(&["-bios", "/o/OVMF.fd", "-device", table, "-device", table]);
+    assert_eq!(twice, Err(CmdlineError::Duplicate { option }));
 }
 
 #[test]
