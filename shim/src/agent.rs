@@ -3,7 +3,8 @@
 //! Answers are the guest's and therefore hostile: [`Bounds`] cuts the connection at the first frame that is too long, no answer
 //! or not asked for, and this module bounds and cleans what is in the others.
 //! Every call has a deadline but three, which end with the VM: [`Agent::start_process`] (images and models are pulled
-//! then), [`Agent::wait_process`] and [`Agent::next_event`]. A refusal keeps the gRPC code that the agent gave it.
+//! then), [`Agent::wait_process`] and [`Agent::next_event`]. The VM's supervisor asks for signs of life ([`Agent::ping`]) all
+//! the while and ends a VM that gives none, so that these three end as well. A refusal keeps the gRPC code that the agent gave it.
 
 mod container;
 mod frames;
@@ -228,6 +229,17 @@ impl Agent {
         stream.write_all(&number.to_le_bytes()).await.map_err(io)?;
         stream.flush().await.map_err(io)?;
         Ok(stream)
+    }
+
+    /// A sign of life, within `deadline`. What it says was checked when the VM came up.
+    ///
+    /// # Errors
+    /// See [`AgentError`].
+    pub async fn ping(&self, deadline: Duration) -> Result<(), AgentError> {
+        let request = wire::HelloRequest::new();
+        bounded("Hello", deadline, self.client.hello(within(deadline), &request))
+            .await
+            .map(drop)
     }
 
     /// What the agent says of itself, within `deadline`.

@@ -59,6 +59,8 @@ pub struct Config {
     pub console_log_bytes: u64,
     /// From QEMU's start to the agent's first answer; already scaled for TCG.
     pub boot_timeout: Duration,
+    /// How long the agent may leave a sign of life unanswered.
+    pub guest_timeout: Duration,
     /// Least severe level that is logged.
     pub log_level: slog::Level,
     /// Replaces the profile's CPU model.
@@ -148,6 +150,7 @@ impl Config {
         let sizing = Sizing::settle(file, host)?;
         in_range("console-log-kib", file.console_log_kib, 8, 65536, "8 to 65536")?;
         in_range("boot-timeout-s", file.boot_timeout_s, 1, 3600, "1 to 3600")?;
+        in_range("guest-timeout-s", file.guest_timeout_s, 1, 3600, "1 to 3600")?;
         let tee = settle_tee(file, host)?;
         let accel = settle_accel(file, &tee, host)?;
         present(
@@ -195,6 +198,7 @@ impl Config {
             } else {
                 boot_timeout
             },
+            guest_timeout: Duration::from_secs(u64::from(file.guest_timeout_s)),
             log_level: file.log_level.into(),
             cpu_model: file.cpu_model.as_deref().map(cpu_model).transpose()?,
             tee,

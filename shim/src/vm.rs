@@ -4,7 +4,8 @@
 //!            Vm::launch                    Vm::stop                   QEMU has ended,
 //!  (nothing) ──────────▶ Booting ──Hello──▶ Ready ──────▶ Stopping ──────files removed──▶ Stopped(Requested)
 //!                           │                 │
-//!                           │                 └── QEMU, vsock backend or platform ended ──▶ Stopped(Died)
+//!                           │                 ├── QEMU, vsock backend or platform ended ──▶ Stopped(Died)
+//!                           │                 └── no sign of life from the agent: killed ──▶ Stopped(Silent)
 //!                           └── error, deadline, a program ended: killed, files removed ──▶ LaunchError
 //! ```
 //!
@@ -24,6 +25,7 @@ mod supervisor;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -57,6 +59,31 @@ pub enum Outcome {
     Requested,
     /// By itself.
     Died(Death),
+    /// Killed, since its agent gave no sign of life.
+    Silent(Silence),
+}
+
+/// A guest that hangs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Silence {
+    /// How long a question went unanswered.
+    pub patience: Duration,
+    /// The last lines of the guest's console.
+    pub console: Vec<String>,
+}
+
+impl fmt::Display for Silence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "the guest gave no sign of life for {:?} (guest-timeout-s)",
+            self.patience
+        )?;
+        if !self.console.is_empty() {
+            write!(f, "; console: {}", self.console.join(" | "))?;
+        }
+        Ok(())
+    }
 }
 
 /// The end of a VM that nobody asked for.

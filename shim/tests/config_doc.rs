@@ -41,6 +41,7 @@ fn the_shims_defaults_are_the_documents() {
         ("run-dir", file.run_dir.display().to_string()),
         ("console-log-kib", file.console_log_kib.to_string()),
         ("boot-timeout-s", file.boot_timeout_s.to_string()),
+        ("guest-timeout-s", file.guest_timeout_s.to_string()),
         ("accel", format!("{:?}", file.accel).to_lowercase()),
         ("log-level", format!("{:?}", file.log_level).to_lowercase()),
     ] {

@@ -19,6 +19,7 @@ pub(crate) const CASES: &[(&str, Case)] = &[
     ("the_shim_is_killed", the_shim_is_killed),
     ("the_vsock_daemon_is_killed", the_vsock_daemon_is_killed),
     ("the_guest_hangs", the_guest_hangs),
+    ("a_silent_guest_is_given_up", silent_guest),
     ("delete_while_it_runs", delete_while_it_runs),
     ("two_at_once", two_at_once),
 ];
@@ -168,6 +169,21 @@ fn the_guest_hangs(f: &Fixture) -> Result<()> {
         begun.elapsed()
     );
     Ok(())
+}
+
+fn silent_guest(f: &Fixture) -> Result<()> {
+    let policy = f.allowed(&f.shell(LINE))?;
+    let run = f
+        .start(&policy, LINE)
+        .detached()
+        .configured(&f.stack, &[("guest-timeout-s", "10")])?;
+    let out = run.go(&f.stack)?;
+    ensure!(out.code == 0, "{out:?}");
+    for pid in pids(&["qemu-system-x86_64", &vm(f)?.to_string_lossy()])? {
+        kill(pid, Signal::SIGSTOP)?;
+    }
+    // Nobody asks for its end.
+    stops_with_137(f, &run)
 }
 
 fn delete_while_it_runs(f: &Fixture) -> Result<()> {

@@ -78,6 +78,10 @@ pub struct ConfigFile {
     /// later than that is killed and `Create` fails. Not measured.
     #[serde(default = "default_boot_timeout_s")]
     pub boot_timeout_s: u32,
+    /// Seconds that the agent may leave a sign of life unanswered, 1 to 3600, default 120. A guest that is silent for longer counts
+    /// as hung: its VM is killed and its containers end with status 137. Not measured.
+    #[serde(default = "default_guest_timeout_s")]
+    pub guest_timeout_s: u32,
     /// Least severe level in containerd's log: `"error"`, `"warn"`, `"info"` or `"debug"`. Default `"info"`; containerd's own debug
     /// switch lowers it too. Not measured.
     #[serde(default)]
@@ -193,4 +197,8 @@ fn default_console_log_kib() -> u32 {
 
 fn default_boot_timeout_s() -> u32 {
     60
+}
+
+fn default_guest_timeout_s() -> u32 {
+    120
 }

@@ -54,6 +54,7 @@ fn defaults_and_scaled_timeout() {
     );
     assert_eq!(config.to_string(), "tee sim, tcg, 1 vCPUs, 1024 to 16777216 MiB");
     assert_eq!(config.boot_timeout, Duration::from_secs(180));
+    assert_eq!(config.guest_timeout, Duration::from_secs(120));
     assert_eq!(config.guest.cmdline, "console=ttyS0 quiet");
     assert_eq!(config.run_dir, Path::new("/run/cella"));
 }
@@ -197,6 +198,7 @@ fn numbers_have_ranges() {
         ("max-vcpus", "0"),
         ("console-log-kib", "7"),
         ("boot-timeout-s", "0"),
+        ("guest-timeout-s", "0"),
     ] {
         let error = settle(&format!("{text}{key} = {value}\n")).unwrap_err();
         assert!(

@@ -188,6 +188,7 @@ fn describe(outcome: &Outcome) -> String {
     match outcome {
         Outcome::Requested => "it was taken down".to_owned(),
         Outcome::Died(death) => death.to_string(),
+        Outcome::Silent(silence) => silence.to_string(),
     }
 }
 

@@ -148,7 +148,7 @@ impl Vm {
         let run_dir = RunDir::create(&request.config.run_dir, &request.key, request.bundle)?;
         let mut machine = Machine::new(run_dir);
         match bring_up(&mut machine, &request, &log).await {
-            Ok(up) => Ok(up.supervise(machine, log)),
+            Ok(up) => Ok(up.supervise(machine, request.config.guest_timeout, log)),
             Err(error) => {
                 machine.destroy().await;
                 Err(error)
@@ -168,7 +168,7 @@ struct Up {
 }
 
 impl Up {
-    fn supervise(self, machine: Machine, log: Logger) -> Vm {
+    fn supervise(self, machine: Machine, patience: Duration, log: Logger) -> Vm {
         let (sender, state) = watch::channel(State::Ready);
         let (stop, stop_requests) = mpsc::channel(1);
         let supervisor = Supervisor {
@@ -176,6 +176,7 @@ impl Up {
             monitor: self.monitor,
             events: self.events,
             agent: self.agent.clone(),
+            patience,
             stop_requests,
             state: sender,
             log,

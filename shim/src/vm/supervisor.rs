@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use slog::{Logger, error, info, warn};
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 
 use super::machine::Machine;
-use super::{Death, Outcome, State};
-use crate::agent::Agent;
+use super::{Death, Outcome, Silence, State};
+use crate::agent::{Agent, AgentError};
 use crate::process::Exit;
 use crate::qmp::Monitor;
 use crate::qmp::codec::Event;
@@ -17,6 +18,8 @@ use crate::qmp::codec::Event;
 const AGENT_SHUTDOWN: Duration = Duration::from_secs(3);
 /// For QEMU's answer to `quit`, and again for its end.
 const MONITOR_QUIT: Duration = Duration::from_secs(1);
+/// Signs of life that are asked for within the time that the guest may be silent.
+const SIGNS: u32 = 4;
 /// For the last monitor event after QEMU's end.
 const LAST_EVENT: Duration = Duration::from_millis(100);
 
@@ -25,6 +28,7 @@ pub(super) struct Supervisor {
     pub(super) monitor: Monitor,
     pub(super) events: mpsc::Receiver<Event>,
     pub(super) agent: Agent,
+    pub(super) patience: Duration,
     pub(super) stop_requests: mpsc::Receiver<()>,
     pub(super) state: watch::Sender<State>,
     pub(super) log: Logger,
@@ -34,6 +38,10 @@ impl Supervisor {
     /// Runs until the machine is gone. Aborting it kills the machine, through the machine's drop.
     pub(super) async fn run(mut self) {
         let mut reason = String::new();
+        let (agent, patience) = (self.agent.clone(), self.patience);
+        // Outside of the loop: events of a guest that hangs do not begin its time anew.
+        let silence = silence(&agent, patience);
+        tokio::pin!(silence);
         let outcome = loop {
             tokio::select! {
                 death = self.machine.first_exit() => break Outcome::Died(self.complete(death, reason).await),
@@ -43,13 +51,22 @@ impl Supervisor {
                     self.take_down().await;
                     break Outcome::Requested;
                 }
+                () = &mut silence => {
+                    let console = self.machine.console_lines();
+                    break Outcome::Silent(Silence { patience, console });
+                }
             }
         };
-        if let Outcome::Died(death) = &outcome {
-            error!(self.log, "the VM died"; "program" => death.program, "exit" => %death.exit, "reason" => &death.reason,
-                "stderr" => death.stderr.join(" | "), "console" => death.console.join(" | "));
-        } else {
-            info!(self.log, "the VM was taken down");
+        match &outcome {
+            Outcome::Died(death) => {
+                error!(self.log, "the VM died"; "program" => death.program, "exit" => %death.exit, "reason" => &death.reason,
+                    "stderr" => death.stderr.join(" | "), "console" => death.console.join(" | "));
+            }
+            Outcome::Silent(silence) => {
+                error!(self.log, "the guest hangs, the VM is killed"; "silent-s" => silence.patience.as_secs(),
+                    "console" => silence.console.join(" | "));
+            }
+            Outcome::Requested => info!(self.log, "the VM was taken down"),
         }
         drop(self.monitor);
         self.machine.destroy().await;
@@ -96,6 +113,20 @@ impl Supervisor {
         }
         if let Some(qemu) = &mut self.machine.qemu {
             qemu.exited_within(MONITOR_QUIT).await;
+        }
+    }
+}
+
+/// Returns when the agent has given no sign of life for `patience`. Any answer is one, a refusal too.
+async fn silence(agent: &Agent, patience: Duration) {
+    let mut heard = Instant::now();
+    loop {
+        tokio::time::sleep(patience / SIGNS).await;
+        match agent.ping(patience).await {
+            Ok(()) | Err(AgentError::Refused { .. }) => heard = Instant::now(),
+            Err(_) if heard.elapsed() >= patience => return,
+            // A connection that broke: most often QEMU's end, which shows in a moment.
+            Err(_) => {}
         }
     }
 }

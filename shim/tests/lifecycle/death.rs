@@ -123,6 +123,39 @@ async fn a_guest_that_hangs_does_not_survive_a_sigkill() {
 }
 
 #[tokio::test]
+async fn a_guest_that_falls_silent_while_it_starts_a_container_is_killed() {
+    let host = Host::new("silent-at-start").await;
+    let (container, _pipes) = host.created().await;
+    let processes = host.processes();
+    let start = tokio::time::timeout(Duration::from_secs(15), host.pod.clone().start(container.clone()));
+    let error = start.await.unwrap().unwrap_err();
+    let TaskError::VmGone { outcome } = &error else {
+        panic!("{error:?}")
+    };
+    assert!(matches!(outcome.as_ref(), Outcome::Silent(_)), "{outcome:?}");
+    assert!(
+        error.message().contains("no sign of life for 2s"),
+        "{}",
+        error.message()
+    );
+    assert_eq!(container.exited().await.status, 137);
+    host.assert_clean(&processes).await;
+}
+
+#[tokio::test]
+async fn a_guest_that_falls_silent_later_ends_its_containers() {
+    let host = Host::new("silent-later").await;
+    let (container, _pipes) = host.running().await;
+    let processes = host.processes();
+    let exit = tokio::time::timeout(Duration::from_secs(15), container.exited());
+    assert_eq!(exit.await.unwrap().status, 137);
+    host.assert_clean(&processes).await;
+    host.pod.clone().delete(container).await.unwrap();
+    host.last_event("delete").await;
+    assert_eq!(host.events.seen(), ["create", "start", "exit 137", "delete"]);
+}
+
+#[tokio::test]
 async fn children_die_with_the_shim_and_delete_cleans_up_twice() {
     let dir = tempfile::tempdir().unwrap();
     let (program, file) = (dir.path().join("parent"), dir.path().join("child.json"));

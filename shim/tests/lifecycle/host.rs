@@ -70,8 +70,9 @@ impl Host {
         let config = format!(
             "tee = \"sim\"\naccel = \"tcg\"\nqemu = \"{p}/qemu\"\nguest-image = \"{p}/guest\"\nfirmware = \"{p}/ovmf.fd\"\n\
              vhost-device-vsock = \"{p}/vsock-backend\"\nsim-platform = \"{p}/platform\"\nsim-state = \"{p}/state\"\n\
-             run-dir = \"{p}/run\"\nboot-timeout-s = {}\nlog-level = \"debug\"\n",
-            if mode == "mute" { 1 } else { 20 }
+             run-dir = \"{p}/run\"\nboot-timeout-s = {}\nguest-timeout-s = {}\nlog-level = \"debug\"\n",
+            if mode == "mute" { 1 } else { 20 },
+            if mode.starts_with("silent") { 2 } else { 120 }
         );
         fs::write(d.join("config.toml"), config).unwrap();
         let (events, server) = Recorder::listen(&format!("{p}/events.sock")).await;

@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -28,6 +29,7 @@ struct Guest {
     stdout: Mutex<Option<UnixStream>>,
     exit: watch::Sender<Option<u32>>,
     started: watch::Sender<bool>,
+    greeted: AtomicBool,
     execs: Execs,
 }
 
@@ -42,6 +44,7 @@ pub(super) async fn run(arguments: &[String], mode: &str) -> i32 {
         stdout: Mutex::new(None),
         exit: watch::Sender::new(None),
         started: watch::Sender::new(false),
+        greeted: AtomicBool::new(false),
         execs: Execs::default(),
     });
     let listener = UnixListener::bind(&uds).unwrap();
@@ -154,6 +157,9 @@ pub(super) fn refused<T>(code: Code, message: &str) -> ttrpc::Result<T> {
 #[async_trait]
 impl Agent for Guest {
     async fn hello(&self, _: &TtrpcContext, _: wire::HelloRequest) -> ttrpc::Result<wire::HelloResponse> {
+        if self.greeted.swap(true, Ordering::Relaxed) && self.mode.starts_with("silent") {
+            std::future::pending::<()>().await;
+        }
         let initdata_digest = match self.mode.as_str() {
             "short-digest" => vec![1; 31],
             "other-initdata" => vec![1; 32],
@@ -218,7 +224,7 @@ impl Agent for Guest {
             return self.execs.start(&req.exec_id).await;
         }
         match self.mode.as_str() {
-            "start-hangs" => std::future::pending().await,
+            "start-hangs" | "silent-at-start" => std::future::pending().await,
             "start-refused" => refused(
                 Code::UNAVAILABLE,
                 "broker refuses key kbs:///demo/model-kek/1: measurement",
