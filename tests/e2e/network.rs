@@ -104,7 +104,7 @@ fn a_killed_shim_or_qemu_leaves_the_namespace_as_it_was(f: &Fixture) -> Result<(
     let line = "echo serving; exec httpd -f -p 8080";
     let (run, mut ctr, _) = lab.start(f, line, "serving")?;
     ensure!(lab.within("pod", &["tc", "qdisc"])?.contains("ingress"));
-    let shim = shim_of(&f.stack)?;
+    let shim = shim_of(f.stack.var("CONTAINERD"))?;
     succeed(Command::new("kill").args(["-9", &shim.to_string()]), LIMIT)?;
     ctr.wait()?;
     run.remove(&f.stack)?;
@@ -422,9 +422,8 @@ fn answer(query: &[u8]) -> Vec<u8> {
     answer
 }
 
-/// The one shim of the stack's containerd.
-fn shim_of(stack: &Stack) -> Result<u32> {
-    let socket = stack.var("CONTAINERD");
+/// The one shim of the containerd at `socket`.
+pub(crate) fn shim_of(socket: &str) -> Result<u32> {
     for entry in fs::read_dir("/proc")?.flatten() {
         let Ok(pid) = entry.file_name().to_string_lossy().parse::<u32>() else {
             continue;

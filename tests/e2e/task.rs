@@ -3,6 +3,8 @@ use std::{
     fs,
     io::{Read, Write},
     process::{Child, Command, Output, Stdio},
+    sync::mpsc::{self, RecvTimeoutError},
+    thread,
     time::Duration,
 };
 
@@ -12,7 +14,7 @@ use cella_tests::{
     process::{run, wait_until},
 };
 
-use crate::{Case, faults::metrics, fixture::Fixture};
+use crate::{Case, faults::metrics, fixture::Fixture, network::shim_of};
 
 pub(crate) const CASES: &[(&str, Case)] = &[
     ("exec_has_its_own_streams_and_status", exec_streams),
@@ -29,10 +31,13 @@ pub(crate) const CASES: &[(&str, Case)] = &[
     ("out_of_memory_is_told", out_of_memory),
     ("a_gibibyte_arrives_whole", gibibyte),
     ("a_reader_that_stops_stops_the_writer_alone", slow_reader),
+    ("a_reader_that_comes_late_reads_all", late_reader),
     ("a_checkpoint_is_refused", checkpoint),
 ];
 
 const WAITS: &str = "trap 'exit 0' TERM; sleep 100000 & wait";
+/// Most memory of a shim through which a gibibyte goes, in KiB.
+const SHIM_MEMORY_KIB: u64 = 64 * 1024;
 const ANY: &str = "exec = \"any\"\n";
 
 /// A detached container in which anything may be executed; removed by [`Run::remove`].
@@ -365,13 +370,58 @@ fn gibibyte(f: &Fixture) -> Result<()> {
         .stdout(fs::File::create(&sum)?)
         .spawn()?;
     let into = counter.stdin.take().context("stdin")?;
-    let code = f
-        .start(&policy, line)
-        .pour(&f.stack, into.into(), Duration::from_secs(300))?;
+    let (poured, pouring) = mpsc::channel::<()>();
+    let (code, peak) = thread::scope(|scope| {
+        let socket = f.stack.var("CONTAINERD");
+        let peak = scope.spawn(move || peak_of_shim(socket, &pouring));
+        let code = f
+            .start(&policy, line)
+            .pour(&f.stack, into.into(), Duration::from_secs(300));
+        drop(poured);
+        (code, peak.join().unwrap_or(0))
+    });
+    let code = code?;
     counter.wait()?;
     let got = fs::read_to_string(&sum)?;
     ensure!(code == 0 && got == wanted, "exit {code}: {got} is not {wanted}");
+    ensure!(0 < peak && peak < SHIM_MEMORY_KIB, "the shim took {peak} KiB");
     Ok(())
+}
+
+/// The most memory that the one shim of the containerd at `socket` had at a time, in KiB, until `pouring` ends.
+fn peak_of_shim(socket: &str, pouring: &mpsc::Receiver<()>) -> u64 {
+    let mut peak = 0;
+    while pouring.recv_timeout(Duration::from_millis(200)) == Err(RecvTimeoutError::Timeout) {
+        let status = shim_of(socket).map(|pid| fs::read_to_string(format!("/proc/{pid}/status")));
+        let now = status.ok().and_then(Result::ok).and_then(|status| {
+            let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+            line.trim().trim_end_matches(" kB").parse().ok()
+        });
+        peak = peak.max(now.unwrap_or(0));
+    }
+    peak
+}
+
+#[allow(clippy::disallowed_methods, reason = "the pause itself is tested")]
+fn late_reader(f: &Fixture) -> Result<()> {
+    // More than fifo, shim and socket hold: the rest waits in the vsock device, which forgets it 8 s after the guest's end.
+    const BYTES: usize = 366_000;
+    // Longer than that, and than exit and deletion wait for output.
+    const PAUSE: Duration = Duration::from_secs(30);
+    let container = open(f, WAITS, ANY)?;
+    let line = format!("head -c {BYTES} /dev/zero");
+    let child = exec_command(f, &container, "late", &[], &line)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let mut child = Awaited(child);
+    thread::sleep(PAUSE);
+    let mut all = Vec::new();
+    child.0.stdout.as_mut().context("stdout")?.read_to_end(&mut all)?;
+    ensure!(all.len() == BYTES, "{} of {BYTES} bytes", all.len());
+    let status = wait_until(Duration::from_secs(30), || Ok(child.0.try_wait()?))?;
+    ensure!(status.success(), "{status:?}");
+    container.remove(&f.stack)
 }
 
 fn slow_reader(f: &Fixture) -> Result<()> {

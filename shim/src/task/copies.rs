@@ -4,6 +4,9 @@
 //! writer and nothing else. No open waits for the other end: the shim holds each fifo open at both ends itself, whence an
 //! output outlives a restart of containerd, and an input ends only when CloseIO has let go of that hold and containerd's
 //! writer has gone, with everything delivered that was written first.
+//!
+//! When containerd deletes a process, the rest of its output still goes to whoever has the fifo open, however slowly they
+//! read ([`Copies::let_go`]): only where there is no reader any more, or where the guest has nothing more to say, does it end.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -13,7 +16,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use slog::{Logger, debug, o, warn};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::unix::pipe;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -22,6 +25,9 @@ use super::stdio::Place;
 
 /// The buffer of one output.
 const OUTPUT_BUFFER: usize = 32 * 1024;
+/// How long the guest may pause within the output of a process that was deleted. A process that left children behind, which
+/// hold its output open, pauses for ever.
+const REST: Duration = Duration::from_secs(5);
 /// The buffer of one input.
 const INPUT_BUFFER: usize = 8 * 1024;
 
@@ -31,6 +37,7 @@ pub struct Copies {
     inputs: TaskTracker,
     cancel_outputs: CancellationToken,
     cancel_inputs: CancellationToken,
+    deleted: CancellationToken,
     hold: Mutex<Hold>,
     log: Logger,
 }
@@ -59,6 +66,7 @@ impl Copies {
             inputs: TaskTracker::new(),
             cancel_outputs: CancellationToken::new(),
             cancel_inputs: CancellationToken::new(),
+            deleted: CancellationToken::new(),
             hold: Mutex::new(Hold::Pending),
             log,
         }
@@ -72,15 +80,20 @@ impl Copies {
     where
         R: AsyncRead + Send + Unpin + 'static,
     {
-        let (cancel, log) = (self.cancel_outputs.clone(), self.log.clone());
+        let (cancel, deleted, log) = (self.cancel_outputs.clone(), self.deleted.clone(), self.log.clone());
         match place {
             Place::Fifo(path) => {
                 let reader = hold(path, OpenOptions::new().read(true))?;
                 let fifo = pipe::OpenOptions::new().open_sender(path)?;
                 self.outputs.spawn(async move {
                     let from = BufReader::with_capacity(OUTPUT_BUFFER, from);
-                    copy(cancel, from, fifo, &log).await;
-                    drop(reader);
+                    let copied = copy(cancel, deleted.clone(), from, fifo, &log);
+                    tokio::pin!(copied);
+                    tokio::select! {
+                        () = &mut copied => return,
+                        () = deleted.cancelled() => drop(reader),
+                    }
+                    copied.await;
                 });
             }
             Place::File(path) => {
@@ -90,7 +103,8 @@ impl Copies {
                 let file = OpenOptions::new().create(true).append(true).mode(0o644).open(path)?;
                 let file = tokio::fs::File::from_std(file);
                 let from = BufReader::with_capacity(OUTPUT_BUFFER, from);
-                self.outputs.spawn(async move { copy(cancel, from, file, &log).await });
+                self.outputs
+                    .spawn(async move { copy(cancel, deleted, from, file, &log).await });
             }
         }
         Ok(())
@@ -117,7 +131,9 @@ impl Copies {
         }
         let (cancel, log) = (self.cancel_inputs.clone(), self.log.clone());
         let from = BufReader::with_capacity(INPUT_BUFFER, fifo);
-        self.inputs.spawn(async move { copy(cancel, from, to, &log).await });
+        let endless = CancellationToken::new();
+        self.inputs
+            .spawn(async move { copy(cancel, endless, from, to, &log).await });
         Ok(())
     }
 
@@ -126,12 +142,20 @@ impl Copies {
         *self.hold.lock().unwrap_or_else(PoisonError::into_inner) = Hold::Released;
     }
 
-    /// Waits until all output is delivered, for up to `patience`; the copies go on after that. No copy may be added any more.
-    pub async fn delivered(&self, patience: Duration) {
+    /// Waits until all output is delivered, for up to `patience`; whether it is. The copies go on. No copy may be added any more.
+    pub async fn delivered(&self, patience: Duration) -> bool {
         self.outputs.close();
-        if tokio::time::timeout(patience, self.outputs.wait()).await.is_err() {
+        let delivered = tokio::time::timeout(patience, self.outputs.wait()).await.is_ok();
+        if !delivered {
             debug!(self.log, "output is still on its way"; "after-ms" => patience.as_millis());
         }
+        delivered
+    }
+
+    /// Lets go of the shim's own hold on the outputs: no reader comes any more who is not there now. Each ends when its reader
+    /// goes, or when the guest pauses.
+    pub fn let_go(&self) {
+        self.deleted.cancel();
     }
 
     /// Ends input at once: there is nobody any more to read it.
@@ -157,13 +181,28 @@ impl Drop for Copies {
     }
 }
 
-async fn copy<R, W>(cancel: CancellationToken, mut from: BufReader<R>, mut to: W, log: &Logger)
-where
+async fn copy<R, W>(
+    cancel: CancellationToken,
+    deleted: CancellationToken,
+    mut from: BufReader<R>,
+    mut to: W,
+    log: &Logger,
+) where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
 {
     let copied = async {
-        tokio::io::copy_buf(&mut from, &mut to).await?;
+        loop {
+            let bytes = next(&mut from, &deleted).await?;
+            if bytes.is_empty() {
+                break;
+            }
+            let count = to.write(bytes).await?;
+            if count == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            from.consume(count);
+        }
         to.flush().await
     };
     let result = tokio::select! {
@@ -177,6 +216,22 @@ where
             debug!(log, "a pipe was closed at its other end"; "error" => %error);
         }
         Err(error) => warn!(log, "a pipe broke"; "error" => %error),
+    }
+}
+
+/// The next bytes; none at the end, or when the process was deleted and its output rests.
+async fn next<'a, R: AsyncRead + Unpin>(
+    from: &'a mut BufReader<R>,
+    deleted: &CancellationToken,
+) -> io::Result<&'a [u8]> {
+    let rests = async {
+        deleted.cancelled().await;
+        tokio::time::sleep(REST).await;
+    };
+    tokio::select! {
+        biased;
+        bytes = from.fill_buf() => bytes,
+        () = rests => Ok(&[]),
     }
 }
 

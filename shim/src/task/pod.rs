@@ -23,7 +23,7 @@ use containerd_shim::protos::shim::shim::CreateTaskRequest;
 use slog::{Logger, debug, info, o, warn};
 
 use self::boot::BootGuard;
-use self::pipes::attach;
+use self::pipes::{attach, deliver_rest};
 use self::process::explain;
 use super::container::Container;
 use super::copies::Copies;
@@ -50,8 +50,6 @@ use crate::volumes::Volumes;
 const IMAGE_NAME: &str = "io.kubernetes.cri.image-name";
 /// How long containerd, which waits for us, may take to say which image a container has.
 const CONTAINERD_ANSWERS: Duration = Duration::from_secs(2);
-/// How long the rest of an ended process's output may take when it is deleted.
-const LAST_OUTPUT: Duration = Duration::from_secs(10);
 
 pub use sandbox::{Dns, SandboxState};
 
@@ -206,10 +204,7 @@ impl Pod {
             Phase::Created => ExitInfo::now(0),
             _ => return Err(process.wrong_phase("stopped")),
         };
-        if process.phase() != Phase::Created {
-            process.io().delivered(LAST_OUTPUT).await;
-        }
-        process.io().abort().await;
+        deliver_rest(&process).await;
         if process.kind() != Kind::Sandbox {
             self.delete_in_guest(id).await;
         }

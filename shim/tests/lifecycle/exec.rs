@@ -246,3 +246,15 @@ async fn output_that_nobody_reads_holds_up_nothing_but_its_writer() {
     host.pod.clone().delete(flood).await.unwrap();
     assert!(start.elapsed() < Duration::from_secs(30), "{:?}", start.elapsed());
 }
+
+#[tokio::test]
+async fn output_that_is_read_after_the_exec_was_deleted_is_whole() {
+    let host = Host::new("normal").await;
+    let (_container, _pipes) = host.running().await;
+    // More than a fifo holds, and little enough that the process ends.
+    let (flood, pipes) = host.executed("e", &["flood", "180000"]).await;
+    assert_eq!(flood.exited().await.status, 0);
+    host.pod.clone().delete(flood).await.unwrap();
+    assert!(host.pod.process("app", "e").is_err());
+    assert_eq!(read_to_end(pipes.stdout).await.len(), 180_000);
+}

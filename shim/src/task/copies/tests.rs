@@ -100,6 +100,53 @@ async fn output_that_is_read_late_is_whole() {
 }
 
 #[tokio::test]
+async fn what_was_deleted_is_read_to_the_end_by_whoever_is_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = fifo(dir.path(), "stdout");
+    let mut reader = reader(&path);
+    let (mut process, guest) = duplex(1024);
+    let copies = Copies::default();
+    copies.output(guest, &Place::Fifo(path)).unwrap();
+    let flood = tokio::spawn(async move { process.write_all(&vec![b'x'; 1 << 20]).await });
+    copies.let_go();
+    assert!(!copies.delivered(Duration::from_millis(50)).await);
+    assert_eq!(read(&mut reader).await.len(), 1 << 20);
+    flood.await.unwrap().unwrap();
+    assert!(copies.delivered(Duration::from_secs(10)).await);
+}
+
+#[tokio::test]
+async fn what_was_deleted_ends_without_a_reader() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = fifo(dir.path(), "stdout");
+    let (mut process, guest) = duplex(1024);
+    let copies = Copies::default();
+    copies.output(guest, &Place::Fifo(path)).unwrap();
+    let flood = tokio::spawn(async move { process.write_all(&vec![b'x'; 1 << 20]).await });
+    assert!(!copies.delivered(Duration::from_millis(50)).await);
+    copies.let_go();
+    assert!(copies.delivered(Duration::from_secs(4)).await);
+    assert!(flood.await.unwrap().is_err());
+}
+
+#[tokio::test]
+async fn what_was_deleted_ends_when_the_guest_has_no_more_to_say() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = fifo(dir.path(), "stdout");
+    let reader = reader(&path);
+    // A child that outlives its parent holds the stream open.
+    let (mut process, guest) = duplex(1024);
+    let copies = Copies::default();
+    copies.output(guest, &Place::Fifo(path)).unwrap();
+    process.write_all(b"parent's last").await.unwrap();
+    assert!(!copies.delivered(Duration::from_millis(50)).await);
+    copies.let_go();
+    assert!(copies.delivered(REST * 2).await);
+    let mut text = [0; 32];
+    assert_eq!(reader.try_read(&mut text).unwrap(), 13);
+}
+
+#[tokio::test]
 async fn files_are_appended_to() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("new/log");
