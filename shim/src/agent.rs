@@ -21,7 +21,7 @@ use tokio::io::AsyncWriteExt;
 use ttrpc::Code;
 use ttrpc::context::{Context, with_timeout};
 
-pub use container::{GuestEvent, GuestEventKind};
+pub use container::{GuestEvent, GuestEventKind, MAX_PROCESSES};
 pub use frames::{Bounds, FrameError, MAX_ANSWER};
 
 use self::frames::Frames;

@@ -4,7 +4,8 @@
 //! |---|---|
 //! | Create | of a sandbox or of a lone container: the VM comes up; of a container: the agent checks it and makes its pipes |
 //! | Start | the agent waits for keys, image and models, then starts the process; as long as that takes |
-//! | State, Wait, Pids, Connect | answered from the shim's own memory, never waiting for the guest |
+//! | State, Wait, Connect | answered from the shim's own memory, never waiting for the guest |
+//! | Pids | the container's own process, its execs, and as many more as the guest counts, if it answers within two seconds |
 //! | Exec | the agent checks a further process against the policy and makes its pipes; Start runs it |
 //! | Kill | a signal through the agent; of a sandbox: the VM goes down |
 //! | ResizePty | through the agent; before the process runs: when it runs |
@@ -35,11 +36,8 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use async_trait::async_trait;
-use containerd_shim::protos::api::{ProcessInfo, Status};
-use containerd_shim::protos::protobuf::Message;
-use containerd_shim::protos::protobuf::well_known_types::any::Any;
+use containerd_shim::protos::api::Status;
 use containerd_shim::protos::protobuf::well_known_types::timestamp::Timestamp;
-use containerd_shim::protos::shim::oci::ProcessDetails;
 use containerd_shim::protos::shim::shim as wire;
 use containerd_shim::protos::types::empty::Empty;
 use containerd_shim::{Task, TtrpcContext, TtrpcResult};
@@ -197,8 +195,12 @@ impl Task for TaskService {
 
     async fn pids(&self, _: &TtrpcContext, req: wire::PidsRequest) -> TtrpcResult<wire::PidsResponse> {
         self.failpoint("Pids").await?;
-        let pids = self.pod.container(&req.id).map(|container| wire::PidsResponse {
-            processes: processes_of(&container),
+        let processes = match self.pod.container(&req.id) {
+            Ok(container) => Ok(self.pod.pids(&container).await),
+            Err(error) => Err(error),
+        };
+        let pids = processes.map(|processes| wire::PidsResponse {
+            processes,
             ..Default::default()
         });
         self.answer("Pids", &req.id, pids)
@@ -341,36 +343,6 @@ fn state_of(container: &Container, process: &Process) -> wire::StateResponse {
     };
     state.status = status.into();
     state
-}
-
-/// The container's own process and each exec that runs. Their pids are QEMU's; what tells them apart is the exec id.
-fn processes_of(container: &Container) -> Vec<ProcessInfo> {
-    let runs = |process: &Arc<Process>| matches!(process.phase(), Phase::Running | Phase::Exiting);
-    let execs = container.execs();
-    let running = execs.iter().filter(|exec| runs(exec));
-    std::iter::once(container.process())
-        .chain(running)
-        .map(|process| ProcessInfo {
-            pid: process.pid(),
-            info: details(process).into(),
-            ..Default::default()
-        })
-        .collect()
-}
-
-/// The exec id in the form in which runc's shim gives it.
-fn details(process: &Process) -> Option<Any> {
-    let exec_id = &process.id().exec;
-    let details = ProcessDetails {
-        exec_id: exec_id.clone(),
-        ..Default::default()
-    };
-    let value = details.write_to_bytes().ok().filter(|_| !exec_id.is_empty())?;
-    Some(Any {
-        type_url: "containerd.runc.v1.ProcessDetails".to_owned(),
-        value,
-        ..Default::default()
-    })
 }
 
 /// Times before the epoch do not occur: the agent's are checked, the rest is the host's clock.

@@ -1,11 +1,17 @@
 //! Calls about a whole container, and what the guest tells by itself.
 
+use std::time::Duration;
+
 use cella_protos::agent as wire;
 use ttrpc::context::Context;
 
 use super::{Agent, AgentError, QUICK, bounded, failure, within};
 use crate::untrusted::{MAX_MESSAGE, printable};
 
+/// For a list of processes: containerd asks for it when it starts, and waits.
+const COUNT: Duration = Duration::from_secs(2);
+/// Most processes of a container that are told: as many as Linux numbers by default.
+pub const MAX_PROCESSES: usize = 32_768;
 /// Longest name in an event that is looked at, in bytes.
 const MAX_NAME: usize = 128;
 
@@ -88,6 +94,20 @@ impl Agent {
         };
         let call = self.client.container_stats(within(QUICK), &request);
         bounded("ContainerStats", QUICK, call).await
+    }
+
+    /// How many processes a container has. The number is the guest's word, and at most [`MAX_PROCESSES`].
+    ///
+    /// # Errors
+    /// See [`AgentError`]; 2 s at most.
+    pub async fn count_processes(&self, id: &str) -> Result<usize, AgentError> {
+        let request = wire::ListProcessesRequest {
+            id: id.to_owned(),
+            ..Default::default()
+        };
+        let call = self.client.list_processes(within(COUNT), &request);
+        let answer = bounded("ListProcesses", COUNT, call).await?;
+        Ok(answer.pids.len().min(MAX_PROCESSES))
     }
 
     /// Makes a volume of the pod, or replaces its files.

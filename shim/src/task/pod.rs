@@ -6,6 +6,7 @@
 mod boot;
 mod exec;
 mod guest_events;
+mod pids;
 mod pipes;
 mod process;
 mod resources;

@@ -128,6 +128,28 @@ async fn an_exec_that_cannot_start_is_stopped_and_can_be_deleted() {
 }
 
 #[tokio::test]
+async fn pids_are_as_many_as_the_guest_counts_and_never_none() {
+    for (mode, count) in [
+        ("normal", 4),
+        ("many-processes", 32_768),
+        ("no-processes", 2),
+        ("mute-processes", 2),
+    ] {
+        let host = Host::new(mode).await;
+        let (process, _pipes) = host.created().await;
+        let container = host.pod.container("app").unwrap();
+        assert_eq!(host.pod.pids(&container).await.len(), 1, "{mode}: it does not run yet");
+        host.pod.clone().start(process.clone()).await.unwrap();
+        let (_exec, _exec_pipes) = host.executed("e", &["sleep"]).await;
+        let pids = host.pod.pids(&container).await;
+        assert_eq!(pids.len(), count, "{mode}");
+        assert!(pids.iter().all(|info| info.pid == process.pid()), "{mode}");
+        let execs = pids.iter().filter(|info| info.info.is_some()).count();
+        assert_eq!(execs, 1, "{mode}");
+    }
+}
+
+#[tokio::test]
 async fn a_containers_execs_end_before_it_does() {
     let host = Host::new("normal").await;
     let (container, _pipes) = host.running().await;

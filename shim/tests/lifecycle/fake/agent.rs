@@ -323,6 +323,23 @@ impl Agent for Guest {
         })
     }
 
+    async fn list_processes(
+        &self,
+        _: &TtrpcContext,
+        _: wire::ListProcessesRequest,
+    ) -> ttrpc::Result<wire::ListProcessesResponse> {
+        let pids = match self.mode.as_str() {
+            "many-processes" => vec![2; 100_000],
+            "no-processes" => Vec::new(),
+            "mute-processes" => std::future::pending().await,
+            _ => vec![2, 7, 9, 12],
+        };
+        Ok(wire::ListProcessesResponse {
+            pids,
+            ..Default::default()
+        })
+    }
+
     async fn next_event(
         &self,
         _: &TtrpcContext,
