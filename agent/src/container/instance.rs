@@ -445,8 +445,16 @@ impl Instance {
     }
 
     /// Its group while it runs.
-    pub(super) fn group(&self, wanted: &'static str) -> Result<Cgroup, ContainerError> {
+    pub(super) fn running_group(&self, wanted: &'static str) -> Result<Cgroup, ContainerError> {
         if self.first.state() != ProcessState::Running {
+            return Err(self.first.refuse(wanted));
+        }
+        self.group(wanted)
+    }
+
+    /// Its group from its creation to its end.
+    pub(super) fn group(&self, wanted: &'static str) -> Result<Cgroup, ContainerError> {
+        if self.has_ended() {
             return Err(self.first.refuse(wanted));
         }
         let group = self.cgroup.clone();

@@ -11,18 +11,18 @@ impl Containers {
     /// Stops a running container's processes, or lets them go on; returns when the kernel has done so.
     pub async fn freeze(&self, id: &ContainerId, frozen: bool) -> Result<(), ContainerError> {
         let wanted = if frozen { "paused" } else { "resumed" };
-        let group = self.find(id)?.group(wanted)?;
+        let group = self.find(id)?.running_group(wanted)?;
         group.freeze(frozen).await.map_err(ContainerError::Cgroup)
     }
 
-    /// Replaces the limits that are given, within what `machine` has.
+    /// Replaces the limits that are given, within what `machine` has; before the start, too.
     pub fn update(&self, id: &ContainerId, limits: &Limits, machine: Machine) -> Result<(), ContainerError> {
         let group = self.find(id)?.group("updated")?;
         limits.check(machine).map_err(ContainerError::Limit)?;
         group.limit(limits).map_err(ContainerError::Cgroup)
     }
 
-    /// What a running container uses.
+    /// What a container uses; before its start, nothing.
     pub fn stats(&self, id: &ContainerId) -> Result<Stats, ContainerError> {
         let group = self.find(id)?.group("measured")?;
         group.stats().map_err(ContainerError::Cgroup)
