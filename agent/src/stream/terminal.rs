@@ -100,17 +100,30 @@ impl AsyncRead for Master {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         loop {
             let mut guard = ready!(self.0.poll_read_ready(cx))?;
-            match guard.try_io(|fd| Ok(read(fd.get_ref(), buffer.initialize_unfilled())?)) {
+            match guard.try_io(|fd| Ok(read_rest(fd.get_ref(), buffer.initialize_unfilled())?)) {
                 Ok(Ok(count)) => {
                     buffer.advance(count);
                     return Poll::Ready(Ok(()));
                 }
-                // Nobody holds the other side any more: the end.
-                Ok(Err(error)) if error.raw_os_error() == Some(libc::EIO) => return Poll::Ready(Ok(())),
                 Ok(Err(error)) => return Poll::Ready(Err(error)),
                 Err(_would_block) => {}
             }
         }
+    }
+}
+
+/// Reads; 0 when nobody holds the other side any more and everything that was written there is read.
+///
+/// The kernel says EIO too early: when the last holder writes and goes while a reader waits for what was written before, the
+/// reader finds the last write not yet passed on and the other side closed. A second read waits for it to be passed on.
+fn read_rest(fd: &OwnedFd, bytes: &mut [u8]) -> nix::Result<usize> {
+    let again = match read(fd, bytes) {
+        Err(Errno::EIO) => read(fd, bytes),
+        first => first,
+    };
+    match again {
+        Err(Errno::EIO) => Ok(0),
+        read => read,
     }
 }
 
