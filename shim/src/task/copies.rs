@@ -12,7 +12,8 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use slog::{Logger, debug, o, warn};
@@ -37,9 +38,18 @@ pub struct Copies {
     inputs: TaskTracker,
     cancel_outputs: CancellationToken,
     cancel_inputs: CancellationToken,
-    deleted: CancellationToken,
+    course: Course,
     hold: Mutex<Hold>,
     log: Logger,
+}
+
+/// How a process's outputs go.
+#[derive(Clone, Default)]
+struct Course {
+    /// Cancelled when the process is deleted.
+    deleted: CancellationToken,
+    /// Bytes that were written so far, of all of them.
+    written: Arc<AtomicU64>,
 }
 
 /// The shim's own writer on the stdin fifo.
@@ -66,7 +76,7 @@ impl Copies {
             inputs: TaskTracker::new(),
             cancel_outputs: CancellationToken::new(),
             cancel_inputs: CancellationToken::new(),
-            deleted: CancellationToken::new(),
+            course: Course::default(),
             hold: Mutex::new(Hold::Pending),
             log,
         }
@@ -80,14 +90,15 @@ impl Copies {
     where
         R: AsyncRead + Send + Unpin + 'static,
     {
-        let (cancel, deleted, log) = (self.cancel_outputs.clone(), self.deleted.clone(), self.log.clone());
+        let (cancel, course, log) = (self.cancel_outputs.clone(), self.course.clone(), self.log.clone());
         match place {
             Place::Fifo(path) => {
                 let reader = hold(path, OpenOptions::new().read(true))?;
                 let fifo = pipe::OpenOptions::new().open_sender(path)?;
                 self.outputs.spawn(async move {
                     let from = BufReader::with_capacity(OUTPUT_BUFFER, from);
-                    let copied = copy(cancel, deleted.clone(), from, fifo, &log);
+                    let deleted = course.deleted.clone();
+                    let copied = copy(cancel, course, from, fifo, &log);
                     tokio::pin!(copied);
                     tokio::select! {
                         () = &mut copied => return,
@@ -104,7 +115,7 @@ impl Copies {
                 let file = tokio::fs::File::from_std(file);
                 let from = BufReader::with_capacity(OUTPUT_BUFFER, from);
                 self.outputs
-                    .spawn(async move { copy(cancel, deleted, from, file, &log).await });
+                    .spawn(async move { copy(cancel, course, from, file, &log).await });
             }
         }
         Ok(())
@@ -131,9 +142,8 @@ impl Copies {
         }
         let (cancel, log) = (self.cancel_inputs.clone(), self.log.clone());
         let from = BufReader::with_capacity(INPUT_BUFFER, fifo);
-        let endless = CancellationToken::new();
         self.inputs
-            .spawn(async move { copy(cancel, endless, from, to, &log).await });
+            .spawn(async move { copy(cancel, Course::default(), from, to, &log).await });
         Ok(())
     }
 
@@ -152,10 +162,25 @@ impl Copies {
         delivered
     }
 
+    /// Waits until all output is delivered, or none of it has moved for `pause`, but no longer than `patience`.
+    pub async fn settled(&self, pause: Duration, patience: Duration) {
+        let settles = async {
+            let mut before = None;
+            loop {
+                let now = self.course.written.load(Ordering::Relaxed);
+                if before == Some(now) || self.delivered(pause).await {
+                    return;
+                }
+                before = Some(now);
+            }
+        };
+        let _ = tokio::time::timeout(patience, settles).await;
+    }
+
     /// Lets go of the shim's own hold on the outputs: no reader comes any more who is not there now. Each ends when its reader
     /// goes, or when the guest pauses.
     pub fn let_go(&self) {
-        self.deleted.cancel();
+        self.course.deleted.cancel();
     }
 
     /// Ends input at once: there is nobody any more to read it.
@@ -181,19 +206,14 @@ impl Drop for Copies {
     }
 }
 
-async fn copy<R, W>(
-    cancel: CancellationToken,
-    deleted: CancellationToken,
-    mut from: BufReader<R>,
-    mut to: W,
-    log: &Logger,
-) where
+async fn copy<R, W>(cancel: CancellationToken, course: Course, mut from: BufReader<R>, mut to: W, log: &Logger)
+where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
 {
     let copied = async {
         loop {
-            let bytes = next(&mut from, &deleted).await?;
+            let bytes = next(&mut from, &course.deleted).await?;
             if bytes.is_empty() {
                 break;
             }
@@ -202,6 +222,8 @@ async fn copy<R, W>(
                 return Err(io::ErrorKind::WriteZero.into());
             }
             from.consume(count);
+            let count = u64::try_from(count).unwrap_or(u64::MAX);
+            course.written.fetch_add(count, Ordering::Relaxed);
         }
         to.flush().await
     };

@@ -270,13 +270,23 @@ async fn output_that_nobody_reads_holds_up_nothing_but_its_writer() {
 }
 
 #[tokio::test]
-async fn output_that_is_read_after_the_exec_was_deleted_is_whole() {
+async fn the_deletion_of_an_exec_waits_for_its_slow_reader_alone() {
     let host = Host::new("normal").await;
     let (_container, _pipes) = host.running().await;
     // More than a fifo holds, and little enough that the process ends.
     let (flood, pipes) = host.executed("e", &["flood", "180000"]).await;
     assert_eq!(flood.exited().await.status, 0);
-    host.pod.clone().delete(flood).await.unwrap();
-    assert!(host.pod.process("app", "e").is_err());
+    let mut delete = tokio::spawn(host.pod.clone().delete(flood));
+    let waits = tokio::time::timeout(Duration::from_secs(11), &mut delete).await;
+    assert!(waits.is_err(), "containerd's client would drop the rest now");
     assert_eq!(read_to_end(pipes.stdout).await.len(), 180_000);
+    assert_eq!(delete.await.unwrap().unwrap().status, 0);
+    assert!(host.pod.process("app", "e").is_err());
+
+    // Without a reader there is nothing to wait for.
+    let (flood, pipes) = host.executed("f", &["flood", "180000"]).await;
+    assert_eq!(flood.exited().await.status, 0);
+    drop(pipes);
+    let delete = tokio::time::timeout(Duration::from_secs(5), host.pod.clone().delete(flood));
+    assert_eq!(delete.await.unwrap().unwrap().status, 0);
 }

@@ -100,6 +100,45 @@ async fn output_that_is_read_late_is_whole() {
 }
 
 #[tokio::test]
+async fn output_that_moves_is_waited_for_and_output_that_rests_is_not() {
+    let pause = Duration::from_millis(500);
+    let dir = tempfile::tempdir().unwrap();
+    let path = fifo(dir.path(), "stdout");
+    let mut reader = reader(&path);
+    let (mut process, guest) = duplex(1024);
+    let copies = Copies::default();
+    copies.output(guest, &Place::Fifo(path)).unwrap();
+    let flood = tokio::spawn(async move { process.write_all(&vec![b'x'; 500_000]).await });
+    let slow = tokio::spawn(async move {
+        let (mut buffer, mut count) = (vec![0; 50_000], 0);
+        loop {
+            tokio::time::sleep(pause / 5).await;
+            match reader.read(&mut buffer).await.unwrap() {
+                0 => return count,
+                read => count += read,
+            }
+        }
+    });
+    let start = Instant::now();
+    copies.settled(pause, Duration::from_secs(20)).await;
+    assert!(copies.delivered(Duration::ZERO).await, "{:?}", start.elapsed());
+    assert!(start.elapsed() > pause, "the reader was not slow");
+    flood.await.unwrap().unwrap();
+    assert_eq!(slow.await.unwrap(), 500_000);
+
+    let path = fifo(dir.path(), "unread");
+    let (mut process, guest) = duplex(1024);
+    let copies = Copies::default();
+    copies.output(guest, &Place::Fifo(path)).unwrap();
+    let flood = tokio::spawn(async move { process.write_all(&vec![b'x'; 500_000]).await });
+    let start = Instant::now();
+    copies.settled(pause, Duration::from_secs(20)).await;
+    assert!(start.elapsed() < Duration::from_secs(10), "nobody reads");
+    copies.abort().await;
+    assert!(flood.await.unwrap().is_err());
+}
+
+#[tokio::test]
 async fn what_was_deleted_is_read_to_the_end_by_whoever_is_there() {
     let dir = tempfile::tempdir().unwrap();
     let path = fifo(dir.path(), "stdout");

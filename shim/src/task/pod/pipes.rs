@@ -1,6 +1,5 @@
 //! Between containerd's fifos or files and the guest's streams.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::copies::Copies;
@@ -12,10 +11,10 @@ use crate::metrics::{Counted, Pipe};
 use crate::vm::Vm;
 use crate::vsock::Stream;
 
-/// How long the deletion of a process waits for the rest of its output.
-const LAST_OUTPUT: Duration = Duration::from_secs(10);
-/// How long the rest of an exec's output may take after that; the agent holds it as long.
-const LATE_OUTPUT: Duration = Duration::from_secs(300);
+/// How long the deletion of a container waits for a reader of the rest of its output.
+const LAST_OUTPUT: Duration = Duration::from_secs(5);
+/// How long that of an exec does; the agent holds the rest as long.
+const EXEC_OUTPUT: Duration = Duration::from_secs(300);
 
 /// Connects the guest's output with its places and gives the stream for its input. Where the policy keeps a pipe in the
 /// guest, the fifo gets its end of file at once, so that nobody waits for it.
@@ -54,19 +53,16 @@ pub(super) fn attach_stdin(process: &Process) -> Result<(), TaskError> {
     attached.map_err(|source| TaskError::Stdio { pipe: "stdin", source })
 }
 
-/// Delivers the rest of a deleted process's output to whoever still reads it. A client that is slow may take longer than
-/// containerd waits: what is left of an exec's output then follows it, as long as the VM is there.
-pub(super) async fn deliver_rest(process: &Arc<Process>) {
-    if process.phase() == Phase::Created {
-        return process.io().abort().await;
+/// Delivers the rest of a deleted process's output to whoever still reads it, then releases the fifos. containerd's clients let
+/// go of an exec's fifos as soon as it is deleted, so its deletion waits for a slow reader; they let go of a container's before.
+pub(super) async fn deliver_rest(process: &Process) {
+    if process.phase() != Phase::Created {
+        let patience = match process.kind() {
+            Kind::Exec => EXEC_OUTPUT,
+            Kind::Workload | Kind::Alone | Kind::Sandbox => LAST_OUTPUT,
+        };
+        process.io().let_go();
+        process.io().delivered(patience).await;
     }
-    process.io().let_go();
-    if process.io().delivered(LAST_OUTPUT).await || process.kind() != Kind::Exec {
-        return process.io().abort().await;
-    }
-    let process = process.clone();
-    tokio::spawn(async move {
-        process.io().delivered(LATE_OUTPUT).await;
-        process.io().abort().await;
-    });
+    process.io().abort().await;
 }

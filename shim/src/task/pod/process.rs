@@ -24,8 +24,11 @@ const VM_GONE: u32 = 137;
 const DEATH_SHOWS: Duration = Duration::from_secs(2);
 /// How long an exec's start may take; nothing is pulled for it.
 const EXEC_START: Duration = Duration::from_secs(60);
-/// How long an exit waits for output that is on its way. What comes later is delivered later, until the process is deleted.
-const OUTPUT_BEFORE_EXIT: Duration = Duration::from_secs(2);
+/// How long an exit waits for output that does not move: nobody reads it, or the process left children that hold it open. What
+/// comes later is delivered later, until the process is deleted.
+const OUTPUT_RESTS: Duration = Duration::from_secs(2);
+/// How long an exit waits for output that moves: containerd's clients let go of a container's fifos when they hear of its end.
+const OUTPUT_BEFORE_EXIT: Duration = Duration::from_secs(10);
 /// How long a container's exit waits for the exits of its execs.
 const EXECS_BEFORE_EXIT: Duration = Duration::from_secs(3);
 /// SIGKILL.
@@ -228,7 +231,7 @@ impl Pod {
             None => return,
             Some(Phase::Running) => {
                 process.io().end_input().await;
-                process.io().delivered(OUTPUT_BEFORE_EXIT).await;
+                process.io().settled(OUTPUT_RESTS, OUTPUT_BEFORE_EXIT).await;
             }
             // A process that never ran has written nothing that could be waited for.
             Some(_) => process.io().abort().await,
