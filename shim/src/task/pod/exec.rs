@@ -94,7 +94,8 @@ impl Pod {
         }
     }
 
-    /// Hands over the size that was asked for before the process ran. A terminal of another size is no reason to fail.
+    /// Hands over the size that was asked for before the process ran: the agent makes its terminal with it. A terminal of
+    /// another size is no reason to fail.
     pub(super) async fn resize_at_start(&self, process: &Process) {
         let Some(size) = process.take_size().filter(|_| process.stdio().terminal) else {
             return;

@@ -63,6 +63,7 @@ impl Pod {
                     metrics::global().container_started();
                 }
                 info!(self.parts.log, "process started"; "process" => %process.id());
+                // What was asked for while it started.
                 self.resize_at_start(&process).await;
                 tokio::spawn(self.clone().watch_process(vm, process));
                 Ok(pid)
@@ -144,6 +145,7 @@ impl Pod {
     async fn start_in_guest(&self, process: &Process) -> Result<Arc<Vm>, TaskError> {
         let vm = self.vm()?;
         attach_stdin(process)?;
+        self.resize_at_start(process).await;
         let start = vm.agent().start_process(process.id());
         let patience = async {
             match process.kind() {

@@ -72,6 +72,7 @@ impl Execs {
         match exec.args[0].as_str() {
             "missing" => return refused(Code::INVALID_ARGUMENT, "exec \"missing\": no such file"),
             "mute" => std::future::pending().await,
+            "tty" => exec.say(b"runs\n").await,
             _ => {}
         }
         tokio::spawn(exec.run());
