@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     const OURS: &str = "console=ttyS0 quiet reboot=k panic=-1 oops=panic pci=noacpi random.trust_cpu=y \
-                        random.trust_bootloader=n tsc=reliable no-kvmclock\n";
+                        random.trust_bootloader=n tsc=reliable no-kvmclock no_timer_check\n";
 
     #[test]
     fn the_builds_own_line_passes() {
