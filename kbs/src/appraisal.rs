@@ -4,7 +4,7 @@
 //! is that of threat T9: lengths, then signatures, then comparisons; the initdata document is digested and compared,
 //! and never parsed here.
 
-use cella_attest::{Anchors, Evidence, Expected, VerifyError, VerifyOptions, verify_with};
+use cella_attest::{Anchors, Evidence, Expected, VerifyError, VerifyOptions, trustee, verify_with};
 use cella_kbs_client::wire::{self, TeePubKey};
 use cella_policy::initdata;
 
@@ -29,8 +29,8 @@ pub struct Submission {
 
 /// Reads the body of `/attest` for `tee` `snp`. Pure; its cost is linear in the length, which is bounded first.
 ///
-/// Beyond the protocol it demands initdata, because every rule names one, and the evidence form of `cella-attest`;
-/// and it refuses evidence of further devices, which it could not verify.
+/// Evidence comes in the protocol's own form ([`trustee`]), as agents and Trustee's clients send it, or as raw report with
+/// its chain, `{"report","cert_chain"}`. Beyond the protocol it demands initdata, because every rule names one; and it refuses evidence of further devices, which it could not verify.
 pub fn parse_attestation(body: &[u8]) -> Result<Submission, BodyError> {
     if body.len() > MAX_ATTESTATION {
         return Err(BodyError::TooLarge);
@@ -53,7 +53,11 @@ pub fn parse_attestation(body: &[u8]) -> Result<Submission, BodyError> {
     if !additional_evidence.is_empty() {
         return Err(BodyError::AdditionalEvidence);
     }
-    let evidence = serde_json::from_value(primary_evidence).map_err(|_| BodyError::Evidence)?;
+    let evidence = if trustee::is_trustee(&primary_evidence) {
+        trustee::from_json(primary_evidence).map_err(|_| BodyError::Evidence)?
+    } else {
+        serde_json::from_value(primary_evidence).map_err(|_| BodyError::Evidence)?
+    };
     let wire::RuntimeData { nonce, tee_pubkey } = attestation.runtime_data;
     Ok(Submission {
         initdata: init_data.body,

@@ -15,6 +15,7 @@ use std::{
 use cella_attest::{
     Evidence,
     snp::{Product, Report, TcbVersion},
+    trustee,
 };
 use cella_http::{Client, ClientConfig, Origin, TlsRoots};
 use cella_kbs_client::{KbsClient, KbsError, Session, Step};
@@ -152,7 +153,8 @@ async fn attest(http: Client, init: &BootInfo, broker: &str, attested: &Attested
     let quote = async |report_data: [u8; 64]| -> Result<serde_json::Value, Box<dyn Error + Send + Sync>> {
         let source = Arc::clone(&init.evidence);
         let evidence = tokio::task::spawn_blocking(move || source.quote(&report_data)).await??;
-        let json = serde_json::to_value(&evidence)?;
+        // The protocol's form, which Trustee and cella-kbs both read.
+        let json = trustee::to_json(&evidence)?;
         *last.lock().unwrap_or_else(PoisonError::into_inner) = Some(evidence);
         Ok(json)
     };

@@ -8,7 +8,7 @@
 //!
 //! | feature | adds |
 //! |---|---|
-//! | (none) | [`Evidence`], [`snp`] reports, [`configfs`]: all that a guest needs |
+//! | (none) | [`Evidence`], [`snp`] reports, writing [`trustee`]'s form, [`configfs`]: all that a guest needs |
 //! | `verify` | `verify()` for SEV-SNP, modules `tdx` and `conditions`: verifiers, with X.509. Never in the guest |
 //! | `measure` | module `measure`: launch digest, MRTD and RTMRs of a firmware, kernel, initrd and command line |
 //! | `sim-issue` | module `sim`: development roots, and reports signed under them |
@@ -34,6 +34,7 @@ pub mod sim;
 pub mod snp;
 #[cfg(feature = "verify")]
 pub mod tdx;
+pub mod trustee;
 #[cfg(feature = "verify")]
 mod vek;
 #[cfg(feature = "verify")]

@@ -5,7 +5,7 @@
 
 mod certificate;
 mod crl;
-mod pem;
+pub(crate) mod pem;
 
 pub(crate) use certificate::{Cert, Scheme, valid_between};
 pub use certificate::{CertRole, ChainError};

@@ -4,7 +4,7 @@
 //! broker is a peer that may be wrong, slow or somebody else: its answers are bounded, checked and sorted by blame in
 //! [`KbsError`], and nothing it sends is printed before it was shortened and stripped of what is not printable.
 //!
-//! [`wire`] and [`jwe`] do no I/O and serve the broker's side as well.
+//! [`wire`], [`jwe`] and [`statement`] do no I/O and serve the broker's side as well.
 #![forbid(unsafe_code)]
 
 mod client;
@@ -14,6 +14,7 @@ mod exchange;
 pub mod jwe;
 mod key;
 mod session;
+pub mod statement;
 pub mod wire;
 
 pub use client::{KbsClient, Options};
