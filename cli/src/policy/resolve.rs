@@ -33,6 +33,8 @@ pub(super) async fn resolve(workload: &WorkloadFile) -> Result<PolicyFile, Resol
     let kbs = workload.kbs.as_ref().map(resolve_broker).transpose()?;
     Ok(PolicyFile {
         version: POLICY_VERSION,
+        name: workload.name.clone(),
+        revision: workload.revision,
         kbs,
         pod: workload.pod.clone(),
         registry,

@@ -12,6 +12,9 @@ use serde::Deserialize;
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct WorkloadFile {
+    /// Together with `revision` or not at all.
+    pub(super) name: Option<String>,
+    pub(super) revision: Option<u64>,
     /// Mandatory when a key is named.
     pub(super) kbs: Option<KbsWork>,
     #[serde(default)]

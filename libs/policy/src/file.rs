@@ -13,6 +13,12 @@ pub use crate::choice::Choice;
 pub struct PolicyFile {
     /// Always [`crate::POLICY_VERSION`].
     pub version: u64,
+    /// The policy's name, by which a broker knows its floor. Together with `revision` or not at all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Monotonic counter of the policies of this name. At least 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<u64>,
     /// The key broker. Mandatory when any key is named.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kbs: Option<KbsFile>,

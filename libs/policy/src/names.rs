@@ -352,7 +352,8 @@ pub(crate) fn is_hostname(text: &str) -> bool {
             .all(|byte| byte.is_ascii_alphanumeric() || b".-".contains(&byte))
 }
 
-fn is_segment(text: &str) -> bool {
+/// One part of a key's name, or a policy's name.
+pub(crate) fn is_segment(text: &str) -> bool {
     (1..=128).contains(&text.len())
         && !matches!(text, "." | "..")
         && text

@@ -27,6 +27,7 @@ use crate::pem::CertificatePem;
 /// What a guest may run, which models it may open, and whom it asks for keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
+    revision: Option<(String, u64)>,
     kbs: Option<Kbs>,
     pod: PodPolicy,
     registries: Vec<Registry>,
@@ -63,6 +64,13 @@ impl Policy {
     /// `cella.toml`: [`Policy::parse`] gives the same policy back.
     pub fn to_toml(&self) -> String {
         to_file::toml(self)
+    }
+
+    /// Name and revision, if the policy has them: a broker may refuse revisions below a floor.
+    pub fn revision(&self) -> Option<(&str, u64)> {
+        self.revision
+            .as_ref()
+            .map(|(name, revision)| (name.as_str(), *revision))
     }
 
     /// The key broker. Present whenever [`Policy::key_ids`] is not empty; without it there is nobody to attest to.

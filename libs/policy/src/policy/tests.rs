@@ -107,6 +107,26 @@ fn other_versions_are_refused() {
 }
 
 #[test]
+fn t5_a_revision_has_a_name_and_a_number() {
+    let with = |lines: &str| EXAMPLE.replacen("version = 1", &format!("version = 1\n{lines}"), 1);
+    let policy = Policy::parse(&with("name = \"demo\"\nrevision = 7")).unwrap();
+    assert_eq!(policy.revision(), Some(("demo", 7)));
+    assert_eq!(Policy::parse(&policy.to_toml()).unwrap(), policy);
+    assert_eq!(example().revision(), None);
+    for alone in [
+        "name = \"demo\"",
+        "revision = 7",
+        "name = \"a b\"\nrevision = 1",
+        "name = \"..\"\nrevision = 1",
+    ] {
+        let refused = Policy::parse(&with(alone));
+        assert!(matches!(refused, Err(PolicyError::Text { .. })), "{refused:?}");
+    }
+    let zero = Policy::parse(&with("name = \"demo\"\nrevision = 0"));
+    assert!(matches!(zero, Err(PolicyError::Range { .. })), "{zero:?}");
+}
+
+#[test]
 fn transport_needs_authority() {
     assert!(matches!(
         refused("https://10.0.2.2:8443", "http://10.0.2.2:8443"),

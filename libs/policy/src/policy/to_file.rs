@@ -19,6 +19,8 @@ pub(super) fn toml(policy: &Policy) -> String {
 pub(super) fn policy(policy: &Policy) -> PolicyFile {
     PolicyFile {
         version: POLICY_VERSION,
+        name: policy.revision.as_ref().map(|(name, _)| name.clone()),
+        revision: policy.revision.as_ref().map(|(_, revision)| *revision),
         kbs: policy.kbs.as_ref().map(kbs),
         pod: pod(&policy.pod),
         registry: policy.registries.iter().map(registry).collect(),

@@ -11,7 +11,7 @@ use crate::POLICY_VERSION;
 use crate::choice::{ANY, Choice};
 use crate::error::{Place, PolicyError};
 use crate::file::{KbsFile, ModelFile, PodFile, PolicyFile, RegistryFile};
-use crate::names::{DigestRef, Endpoint, KeyId, NameError, RegistryName, Scheme, is_repository};
+use crate::names::{DigestRef, Endpoint, KeyId, NameError, RegistryName, Scheme, is_repository, is_segment};
 use crate::pem::CertificatePem;
 
 type Checked<T> = Result<T, PolicyError>;
@@ -21,6 +21,7 @@ pub(super) fn policy(file: PolicyFile) -> Checked<Policy> {
         return Err(PolicyError::Version { found: file.version });
     }
     let document = Place::new("top level");
+    let revision = revision(&document, file.name, file.revision)?;
     count(&document.with("registry"), file.registry.len(), 0, MAX_TABLES)?;
     count(&document.with("container"), file.container.len(), 1, MAX_TABLES)?;
     count(&document.with("model"), file.model.len(), 0, MAX_TABLES)?;
@@ -42,6 +43,7 @@ pub(super) fn policy(file: PolicyFile) -> Checked<Policy> {
         .collect::<Checked<Vec<_>>>()?;
     unique("container", containers.iter().map(|container| container.name.as_str()))?;
     let policy = Policy {
+        revision,
         kbs,
         pod,
         registries,
@@ -51,6 +53,27 @@ pub(super) fn policy(file: PolicyFile) -> Checked<Policy> {
     match (&policy.kbs, policy.key_ids().first()) {
         (None, Some(key)) => Err(PolicyError::NoBroker { key: key.to_string() }),
         _ => Ok(policy),
+    }
+}
+
+/// A name without a number, or a number of nothing, would look as if it protected something.
+fn revision(place: &Place, name: Option<String>, revision: Option<u64>) -> Checked<Option<(String, u64)>> {
+    match (name, revision) {
+        (None, None) => Ok(None),
+        (Some(name), Some(revision)) => {
+            range(&place.with("revision"), revision, 1, MAX_REVISION)?;
+            if is_segment(&name) {
+                return Ok(Some((name, revision)));
+            }
+            Err(PolicyError::Text {
+                place: place.with("name"),
+                rule: "must be 1 to 128 characters out of A-Z a-z 0-9 _ . -",
+            })
+        }
+        _ => Err(PolicyError::Text {
+            place: place.clone(),
+            rule: "`name` and `revision` go together",
+        }),
     }
 }
 
@@ -236,6 +259,8 @@ fn count(place: &Place, found: usize, least: u64, most: u64) -> Checked<()> {
 /// Containers, models, registries, mounts: more than any pod has, few enough to walk.
 const MAX_TABLES: u64 = 64;
 const MAX_KEYS: u64 = 16;
+/// TOML's integers end at 2^63.
+const MAX_REVISION: u64 = i64::MAX as u64;
 /// Patterns of variables and of kernel parameters.
 const MAX_PATTERNS: u64 = 64;
 /// 16 TiB: beyond any guest, far below what overflows a sum of [`MAX_TABLES`].
