@@ -14,7 +14,7 @@
 //! then 10 a second; the next line after a gap carries the number left out as `suppressed`.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{Seek, SeekFrom, Write};
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -27,9 +27,12 @@ mod ration;
 pub use chain::{Head, verify};
 pub use entry::{Entry, Event, Outcome};
 
-use chain::walk;
+use chain::{Whole, walk};
 use entry::Line;
 use ration::Ration;
+
+/// From how many bytes on a page is full. Lines are whole, so one has up to a line more.
+const MAX_PAGE: usize = 1 << 20;
 
 /// The open log.
 pub struct AuditLog {
@@ -39,7 +42,7 @@ pub struct AuditLog {
 struct Inner {
     file: File,
     path: PathBuf,
-    head: Head,
+    whole: Whole,
     /// Set while a line is being written: if that fails, the end of the file is not known any more.
     broken: bool,
     ration: Ration,
@@ -64,16 +67,16 @@ impl AuditLog {
             TryLockError::WouldBlock => AuditError::Locked { path: path.to_owned() },
             TryLockError::Error(source) => fail(source),
         })?;
-        let (head, whole) = walk(path, &file)?;
+        let whole = walk(path, &file)?;
         let length = file.seek(SeekFrom::End(0)).map_err(fail)?;
-        let torn = length.saturating_sub(whole);
+        let torn = length.saturating_sub(whole.length);
         if torn > 0 {
-            file.set_len(whole).map_err(fail)?;
+            file.set_len(whole.length).map_err(fail)?;
         }
         let inner = Inner {
             file,
             path: path.to_owned(),
-            head,
+            whole,
             broken: false,
             ration: Ration::new(now),
         };
@@ -109,12 +112,12 @@ impl AuditLog {
     pub(crate) fn failing() -> Self {
         let path = PathBuf::from("/dev/full");
         let file = OpenOptions::new().append(true).open(&path).unwrap();
-        let (head, ration) = (Head::empty(), Ration::new(Duration::ZERO));
+        let (whole, ration) = (Whole::empty(), Ration::new(Duration::ZERO));
         Self {
             inner: Mutex::new(Inner {
                 file,
                 path,
-                head,
+                whole,
                 broken: false,
                 ration,
             }),
@@ -123,7 +126,40 @@ impl AuditLog {
 
     /// Where the chain ends now.
     pub fn head(&self) -> Head {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner).head.clone()
+        self.inner
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .whole
+            .head
+            .clone()
+    }
+
+    /// Lines from number `from` on, as they stand in the file, up to a MiB of them; nothing where there are no more.
+    pub fn page(&self, from: u64) -> Result<Vec<u8>, AuditError> {
+        let (path, (place, skipped), end) = {
+            let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+            (inner.path.clone(), inner.whole.place(from), inner.whole.length)
+        };
+        let fail = |source| AuditError::Open {
+            path: path.clone(),
+            source,
+        };
+        let mut file = File::open(&path).map_err(fail)?;
+        file.seek(SeekFrom::Start(place)).map_err(fail)?;
+        // Not beyond what is written: another line may be on its way.
+        let mut lines = BufReader::new(file.take(end.saturating_sub(place)));
+        let (mut page, mut passed) = (Vec::new(), 0);
+        while page.len() < MAX_PAGE {
+            let start = page.len();
+            if lines.read_until(b'\n', &mut page).map_err(fail)? == 0 {
+                break;
+            }
+            if passed < skipped {
+                page.truncate(start);
+                passed += 1;
+            }
+        }
+        Ok(page)
     }
 }
 
@@ -145,7 +181,7 @@ impl Inner {
                 path: self.path.clone(),
             });
         }
-        let line = Line::new(entry, &self.head, self.ration.suppressed, now);
+        let line = Line::new(entry, &self.whole.head, self.ration.suppressed, now);
         let mut text = serde_json::to_vec(&line).map_err(|source| AuditError::Encode { source })?;
         self.broken = true;
         text.push(b'\n');
@@ -156,7 +192,7 @@ impl Inner {
         text.pop();
         self.broken = false;
         self.ration.suppressed = 0;
-        self.head.follow(&text);
+        self.whole.follow(&text);
         Ok(())
     }
 }

@@ -10,20 +10,21 @@ use std::time::Duration;
 use cella_attest::{Anchors, VerifyOptions};
 use cella_kbs_client::jwe::{self, Jwe};
 use cella_kbs_client::wire::{self, Challenge, ResourcePath, TokenAnswer};
-use ring::digest;
 use serde_json::Value;
 
-use crate::admin::{Admin, AdminError, Admins};
+use crate::admin::Admins;
 use crate::appraisal::{appraise, parse_attestation};
 use crate::audit::{AuditLog, Entry, Event, Outcome};
 use crate::clock::Clock;
 use crate::facts::Facts;
 use crate::refusal::{Refusal, RequestError};
-use crate::rule::Rule;
 use crate::session::{SessionError, SessionId, Sessions};
-use crate::storage::{Listed, Storage};
-use crate::token::TokenKey;
+use crate::storage::{Resource, Storage, StoreError};
+use crate::token::TokenKeys;
+use crate::workload::Workload;
 
+mod administer;
+mod approve;
 mod open;
 
 pub use open::OpenError;
@@ -34,8 +35,8 @@ pub struct Broker {
     anchors: Anchors,
     options: VerifyOptions,
     sessions: Sessions,
-    tokens: TokenKey,
-    storage: Storage,
+    tokens: TokenKeys,
+    storage: Arc<Storage>,
     audit: AuditLog,
     admins: Admins,
 }
@@ -118,11 +119,12 @@ impl Broker {
         let now = self.clock.unix();
         // The owner's clock, not the guest's: certificates must be valid by it.
         let options = self.options.clone().at(now);
-        let facts = appraise(&submission, nonce.as_str(), &self.anchors, &options)?;
-
+        let mut facts = appraise(&submission, nonce.as_str(), &self.anchors, &options)?;
+        // Only now: the evidence vouches for the document.
+        facts.workload = Workload::read(&submission.initdata)?;
         let token = self
             .tokens
-            .issue(&facts, nonce.as_str(), &session.tag(), now.as_secs(), left.as_secs())?;
+            .issue(&facts, nonce.as_str(), &session.tag(), left.as_secs())?;
         let mut entry = Entry::new(Event::Attest, Outcome::Allowed, reference);
         entry.session = Some(session.tag());
         entry.facts = Some(&facts);
@@ -141,6 +143,7 @@ impl Broker {
     pub fn release(&self, credentials: &Credentials, path: &ResourcePath, reference: &str) -> Result<Jwe, Refusal> {
         let (facts, session) = self.proof(credentials)?;
         let decided = self.decide(&facts, path);
+        let version = decided.as_ref().ok().map(|(version, _)| *version);
         let outcome = if decided.is_ok() {
             Outcome::Allowed
         } else {
@@ -149,9 +152,10 @@ impl Broker {
         let mut entry = Entry::new(Event::Release, outcome, reference);
         entry.session = Some(session);
         entry.kid = Some(path.to_string());
+        entry.version = version;
         entry.facts = Some(&facts);
         match decided {
-            Ok(answer) => {
+            Ok((_, answer)) => {
                 // Synced before the answer exists for anybody else: no key leaves without its line.
                 self.audit.append(&entry, self.clock.unix())?;
                 Ok(answer)
@@ -162,6 +166,16 @@ impl Broker {
                 Err(refusal)
             }
         }
+    }
+
+    /// Sessions that wait for evidence, and those that gave it.
+    pub fn sessions(&self) -> (usize, usize) {
+        self.sessions.counts()
+    }
+
+    /// How many lines the audit log has.
+    pub fn audit_lines(&self) -> u64 {
+        self.audit.head().lines
     }
 
     /// Who asks: the session's proof first, then the token's, as in the protocol.
@@ -177,11 +191,12 @@ impl Broker {
         let Some(token) = &credentials.bearer else {
             return Err(refusal);
         };
-        let proven = self.tokens.verify(token, self.clock.unix().as_secs())?;
+        let proven = self.tokens.verify(token)?;
         Ok((Arc::new(proven.facts), proven.session))
     }
 
-    fn decide(&self, facts: &Facts, path: &ResourcePath) -> Result<Jwe, Refusal> {
+    /// The resource for a guest, encrypted, and its version.
+    fn decide(&self, facts: &Facts, path: &ResourcePath) -> Result<(u64, Jwe), Refusal> {
         let Some(rule) = self.storage.rule(path)? else {
             return Err(if self.storage.contains(path)? {
                 Refusal::NoRule
@@ -190,89 +205,20 @@ impl Broker {
             });
         };
         rule.check(facts)?;
-        let secret = self.storage.resource(path)?.ok_or(Refusal::NoResource)?;
-        Ok(jwe::encrypt(&facts.tee_key, &secret)?)
-    }
-
-    /// Whether a request is an admin's.
-    pub fn authenticate(&self, credentials: &Credentials) -> Result<Admin, Refusal> {
-        let token = credentials.bearer.as_deref().ok_or(AdminError::Missing)?;
-        Ok(self.admins.authenticate(token, self.clock.unix().as_secs())?)
-    }
-
-    /// `POST /resource/…`: creates or replaces a resource.
-    pub fn store_resource(
-        &self,
-        admin: &Admin,
-        path: &ResourcePath,
-        bytes: &[u8],
-        reference: &str,
-    ) -> Result<(), Refusal> {
-        if bytes.is_empty() {
-            return Err(Refusal::EmptyResource);
+        // After the rule: whoever it does not name learns no version.
+        self.storage
+            .check_floors(path, &facts.workload)
+            .map_err(|error| match error {
+                StoreError::Rollback(rollback) => Refusal::TooOld(rollback),
+                StoreError::Storage(error) => Refusal::Storage(error),
+            })?;
+        let Resource { version, bytes } = self.storage.resource(path)?.ok_or(Refusal::NoResource)?;
+        let now = self.clock.unix().as_secs();
+        if let Some(missing) = self.storage.missing_owners(path, version, facts, now)? {
+            return Err(Refusal::NotApproved { missing });
         }
-        let entry = change(Event::StoreResource, admin, path, reference);
-        self.record_then(entry, || self.storage.put_resource(path, bytes))
+        Ok((version, jwe::encrypt(&facts.tee_key, &bytes)?))
     }
-
-    /// `DELETE /resource/…`: removes a resource and its rule.
-    pub fn delete_resource(&self, admin: &Admin, path: &ResourcePath, reference: &str) -> Result<(), Refusal> {
-        if !self.storage.contains(path)? {
-            return Err(Refusal::NoResource);
-        }
-        let entry = change(Event::DeleteResource, admin, path, reference);
-        self.record_then(entry, || self.storage.delete_resource(path).map(drop))
-    }
-
-    /// `POST /cella-rule/…`: creates or replaces a rule.
-    pub fn store_rule(&self, admin: &Admin, path: &ResourcePath, json: &[u8], reference: &str) -> Result<(), Refusal> {
-        let rule = Rule::from_json(json)?;
-        let mut entry = change(Event::StoreRule, admin, path, reference);
-        entry.rule = serde_json::to_vec(&rule)
-            .ok()
-            .map(|json| hex::encode(digest::digest(&digest::SHA256, &json)));
-        self.record_then(entry, || self.storage.put_rule(path, &rule))
-    }
-
-    /// `DELETE /cella-rule/…`: removes a rule.
-    pub fn delete_rule(&self, admin: &Admin, path: &ResourcePath, reference: &str) -> Result<(), Refusal> {
-        self.rule(path)?;
-        let entry = change(Event::DeleteRule, admin, path, reference);
-        self.record_then(entry, || self.storage.delete_rule(path).map(drop))
-    }
-
-    /// `GET /cella-rule/…`: a rule.
-    pub fn rule(&self, path: &ResourcePath) -> Result<Rule, Refusal> {
-        self.storage.rule(path)?.ok_or(Refusal::NoResource)
-    }
-
-    /// `GET /cella-resources`: names, lengths and rules, no contents.
-    pub fn list(&self) -> Result<Vec<Listed>, Refusal> {
-        Ok(self.storage.list()?)
-    }
-
-    /// The line is on the disk before the change is made; a change that then fails gets a second line.
-    fn record_then(
-        &self,
-        mut entry: Entry<'_>,
-        change: impl FnOnce() -> Result<(), crate::storage::StorageError>,
-    ) -> Result<(), Refusal> {
-        self.audit.append(&entry, self.clock.unix())?;
-        if let Err(error) = change() {
-            entry.outcome = Outcome::Failed;
-            entry.reason = Some(error.to_string());
-            self.audit.append(&entry, self.clock.unix())?;
-            return Err(error.into());
-        }
-        Ok(())
-    }
-}
-
-fn change<'a>(event: Event, admin: &'a Admin, path: &ResourcePath, reference: &'a str) -> Entry<'a> {
-    let mut entry = Entry::new(event, Outcome::Allowed, reference);
-    entry.admin = Some(admin.name());
-    entry.kid = Some(path.to_string());
-    entry
 }
 
 #[cfg(test)]

@@ -20,12 +20,14 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Where the bound address is written when the listener is ready.
     pub address_file: Option<PathBuf>,
-    /// Folder of the database and of the token key.
+    /// Folder of the database.
     pub state_dir: PathBuf,
     /// The audit log.
     pub audit_log: PathBuf,
     /// The key that seals stored resources.
     pub storage_key: PathBuf,
+    /// Keys that sealed earlier and now only open.
+    pub earlier_storage_keys: Vec<PathBuf>,
     /// Public keys of the admins, at least one.
     pub admin_keys: Vec<PathBuf>,
     /// The development root whose evidence is accepted too, marked `simulated`.
@@ -61,6 +63,10 @@ pub struct Limits {
     pub sessions: usize,
     /// TCP connections at once.
     pub connections: usize,
+    /// Of one source: an IPv4 address or an IPv6 /64.
+    pub connections_per_source: usize,
+    /// Of one source, which may save up those of ten seconds.
+    pub requests_per_second: u32,
 }
 
 /// How long peers can take.
@@ -116,6 +122,7 @@ impl Config {
             audit_log: file.audit_log.map_or_else(|| state_dir.join("audit.jsonl"), at),
             state_dir,
             storage_key: at(file.storage_key),
+            earlier_storage_keys: file.earlier_storage_keys.into_iter().map(at).collect(),
             admin_keys: file.admin_keys.into_iter().map(at).collect(),
             simulated_root: file.simulated_root.map(at),
             allow_milan: file.allow_milan,
@@ -138,6 +145,8 @@ struct ConfigFile {
     state_dir: PathBuf,
     audit_log: Option<PathBuf>,
     storage_key: PathBuf,
+    #[serde(default)]
+    earlier_storage_keys: Vec<PathBuf>,
     admin_keys: Vec<PathBuf>,
     simulated_root: Option<PathBuf>,
     #[serde(default)]
@@ -153,6 +162,8 @@ struct LimitsFile {
     session_timeout_seconds: u64,
     sessions: usize,
     connections: usize,
+    connections_per_source: usize,
+    requests_per_second: u32,
 }
 
 impl Default for LimitsFile {
@@ -161,6 +172,8 @@ impl Default for LimitsFile {
             session_timeout_seconds: 300,
             sessions: 4096,
             connections: 256,
+            connections_per_source: 128,
+            requests_per_second: 100,
         }
     }
 }
@@ -177,10 +190,16 @@ impl LimitsFile {
         within("limits.session-timeout-seconds", self.session_timeout_seconds, 10, 3600)?;
         within("limits.sessions", self.sessions as u64, 1, 65_536)?;
         within("limits.connections", self.connections as u64, 1, 4096)?;
+        let per_source = self.connections_per_source as u64;
+        within("limits.connections-per-source", per_source, 1, 4096)?;
+        let rate = u64::from(self.requests_per_second);
+        within("limits.requests-per-second", rate, 1, 100_000)?;
         Ok(Limits {
             session_timeout: Duration::from_secs(self.session_timeout_seconds),
             sessions: self.sessions,
             connections: self.connections,
+            connections_per_source: self.connections_per_source,
+            requests_per_second: self.requests_per_second,
         })
     }
 }
@@ -243,6 +262,8 @@ mod tests {
             session_timeout: Duration::from_secs(300),
             sessions: 4096,
             connections: 256,
+            connections_per_source: 128,
+            requests_per_second: 100,
         };
         assert_eq!(config.limits, limits);
     }
@@ -278,6 +299,8 @@ mod tests {
             ("session-timeout-seconds = 3601", "limits.session-timeout-seconds"),
             ("sessions = 0", "limits.sessions"),
             ("connections = 4097", "limits.connections"),
+            ("connections-per-source = 0", "limits.connections-per-source"),
+            ("requests-per-second = 100001", "limits.requests-per-second"),
         ] {
             match Config::parse(&format!("{MINIMAL}\n[limits]\n{line}"), Path::new(".")) {
                 Err(ConfigError::OutOfRange { key: found, .. }) => assert_eq!(found, key),
@@ -301,6 +324,7 @@ mod tests {
             "state-dir",
             "audit-log",
             "storage-key",
+            "earlier-storage-keys",
             "admin-keys",
             "simulated-root",
             "allow-milan",
@@ -309,6 +333,8 @@ mod tests {
             "limits.session-timeout-seconds",
             "limits.sessions",
             "limits.connections",
+            "limits.connections-per-source",
+            "limits.requests-per-second",
         ] {
             assert!(readme.contains(&format!("| `{key}` |")), "{key}");
         }

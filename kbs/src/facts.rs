@@ -4,6 +4,8 @@ use cella_attest::Verified;
 use cella_attest::snp::{Mitigations, Product, SigningKey, TcbVersion};
 use cella_kbs_client::wire::TeePubKey;
 
+use crate::workload::Workload;
+
 /// Proven facts about one guest.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
@@ -34,6 +36,8 @@ pub struct Facts {
     pub platform_info: u64,
     /// Firmware mitigations, where the report has them.
     pub mitigations: Option<Mitigations>,
+    /// Versions in the guest's measured policy.
+    pub workload: Workload,
     /// The guest's public key, to which resources are encrypted.
     pub tee_key: TeePubKey,
 }
@@ -55,6 +59,7 @@ impl Facts {
             launch_tcb: verified.launch_tcb,
             platform_info: verified.platform_info,
             mitigations: verified.mitigations,
+            workload: Workload::default(),
             tee_key,
         }
     }

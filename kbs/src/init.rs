@@ -13,7 +13,7 @@
 //! | `storage.key` | seals the database | `serve`; without it the database is lost |
 //! | `admin.key` | signs admin tokens | `cellactl`; move it to the admin's desk |
 //! | `admin.pub` | verifies them | `serve` |
-//! | `state/` | database, token key, audit log, address | `serve` |
+//! | `state/` | database, audit log, address | `serve` |
 
 use std::fs::DirBuilder;
 use std::net::SocketAddr;

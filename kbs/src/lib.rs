@@ -23,6 +23,7 @@ pub mod facts;
 mod files;
 pub mod init;
 mod jws;
+pub mod owners;
 pub mod refusal;
 pub mod rule;
 pub mod server;
@@ -31,6 +32,7 @@ pub mod storage;
 #[cfg(test)]
 mod testing;
 pub mod token;
+pub mod workload;
 
 pub use config::Config;
 pub use files::FileError;

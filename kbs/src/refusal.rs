@@ -7,10 +7,14 @@ use http::StatusCode;
 use crate::admin::AdminError;
 use crate::appraisal::{AppraisalError, BodyError};
 use crate::audit::AuditError;
+use crate::owners::{Missing, OwnersError};
 use crate::rule::{Mismatch, RuleError};
 use crate::session::SessionError;
-use crate::storage::{MAX_RESOURCE, StorageError};
-use crate::token::TokenError;
+use crate::storage::{
+    BackupError, FloorNameError, MAX_RESOURCE, OwnersChangeError, Rollback, StorageError, StoreError,
+};
+use crate::token::{TokenError, TokenKeysError};
+use crate::workload::WorkloadError;
 
 /// Why a request was not granted.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +47,30 @@ pub enum Refusal {
     /// The rule does not name this guest.
     #[error("{0}")]
     Denied(#[from] Mismatch),
+    /// The measured policy cannot be compared with floors.
+    #[error("{0}")]
+    Workload(#[from] WorkloadError),
+    /// Older than it must be, asked for by a guest.
+    #[error("{0}")]
+    TooOld(Rollback),
+    /// Older than what is there, offered by an admin.
+    #[error("{0}")]
+    Rollback(Rollback),
+    /// The rule names the guest, and an owner has not said yes.
+    #[error("approval missing: {missing}")]
+    NotApproved {
+        /// Who.
+        missing: Missing,
+    },
+    /// Owners or an approval are not taken.
+    #[error("{0}")]
+    Owners(#[from] OwnersError),
+    /// Not the name of a floor.
+    #[error("{0}")]
+    FloorName(#[from] FloorNameError),
+    /// A floor or version that is no number.
+    #[error("the query is not one decimal number, a version counted from 1")]
+    Version,
     /// The resource is not there. Said only to guests that have attested and to admins.
     #[error("no such resource")]
     NoResource,
@@ -61,6 +89,9 @@ pub enum Refusal {
         /// How many it reads.
         limit: usize,
     },
+    /// One source asks more often than the configuration allows.
+    #[error("too many requests: try again later")]
+    TooFast,
     /// The body did not come in time.
     #[error("the body did not arrive in time")]
     BodyTimeout,
@@ -85,9 +116,53 @@ pub enum Refusal {
     /// The resource could not be encrypted.
     #[error("encryption failed")]
     Encrypt(#[from] JweError),
+    /// A backup is not made or not taken.
+    #[error("{0}")]
+    Backup(BackupError),
+    /// A token key in the database cannot be used.
+    #[error("token keys failed")]
+    TokenKey,
     /// A request's handler panicked, or its answer has no JSON form.
     #[error("the request failed")]
     Internal,
+}
+
+impl From<StoreError> for Refusal {
+    /// What an admin wanted to store.
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Rollback(rollback) => Self::Rollback(rollback),
+            StoreError::Storage(error) => Self::Storage(error),
+        }
+    }
+}
+
+impl From<BackupError> for Refusal {
+    fn from(error: BackupError) -> Self {
+        match error {
+            BackupError::Storage(error) => Self::Storage(error),
+            error => Self::Backup(error),
+        }
+    }
+}
+
+impl From<TokenKeysError> for Refusal {
+    fn from(error: TokenKeysError) -> Self {
+        match error {
+            TokenKeysError::Token(error) => Self::Token(error),
+            TokenKeysError::Storage(error) => Self::Storage(error),
+            TokenKeysError::Key(_) => Self::TokenKey,
+        }
+    }
+}
+
+impl From<OwnersChangeError> for Refusal {
+    fn from(error: OwnersChangeError) -> Self {
+        match error {
+            OwnersChangeError::Refused(error) => Self::Owners(error),
+            OwnersChangeError::Storage(error) => Self::Storage(error),
+        }
+    }
 }
 
 /// The body of `/auth` is not acceptable.
@@ -118,23 +193,36 @@ impl Refusal {
     /// causes stay here.
     pub fn answer(&self, reference: &str) -> (StatusCode, ErrorInformation) {
         let (status, name) = match self {
+            // 5xx, so that clients of the protocol come again.
+            Self::TooFast => (StatusCode::SERVICE_UNAVAILABLE, "Overloaded"),
             Self::Handshake(SessionError::Full) => (StatusCode::SERVICE_UNAVAILABLE, "Overloaded"),
             Self::Handshake(SessionError::Random) => (StatusCode::INTERNAL_SERVER_ERROR, "Internal"),
-            Self::Request(_) | Self::Handshake(_) | Self::Body(_) | Self::Appraisal(_) => {
+            Self::Request(_) | Self::Handshake(_) | Self::Body(_) | Self::Appraisal(_) | Self::Workload(_) => {
                 (StatusCode::UNAUTHORIZED, "AttestationError")
             }
             Self::NoCredentials | Self::Unattested(_) => (StatusCode::UNAUTHORIZED, "TokenNotFound"),
             Self::Token(_) => (StatusCode::UNAUTHORIZED, "TokenVerifierError"),
-            Self::NoRule | Self::Denied(_) => (StatusCode::UNAUTHORIZED, "PolicyDeny"),
+            Self::NoRule | Self::Denied(_) | Self::TooOld(_) | Self::NotApproved { .. } => {
+                (StatusCode::UNAUTHORIZED, "PolicyDeny")
+            }
             Self::Admin(_) => (StatusCode::UNAUTHORIZED, "AdminAuth"),
-            Self::NoResource | Self::NoEndpoint | Self::ResourceName(_) => {
+            Self::Owners(OwnersError::Consent { .. } | OwnersError::Signature | OwnersError::Older) => {
+                (StatusCode::FORBIDDEN, "OwnerConsent")
+            }
+            Self::Backup(BackupError::NotEmpty) => (StatusCode::CONFLICT, "InvalidRequest"),
+            Self::Backup(_) => (StatusCode::BAD_REQUEST, "InvalidRequest"),
+            Self::Owners(_) => (StatusCode::BAD_REQUEST, "InvalidRequest"),
+            Self::Rollback(_) => (StatusCode::CONFLICT, "Rollback"),
+            Self::NoResource | Self::NoEndpoint | Self::ResourceName(_) | Self::FloorName(_) => {
                 (StatusCode::NOT_FOUND, "InvalidRequestPath")
             }
             Self::Method => (StatusCode::METHOD_NOT_ALLOWED, "InvalidRequest"),
             Self::BodyTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "InvalidRequest"),
             Self::BodyTimeout => (StatusCode::REQUEST_TIMEOUT, "InvalidRequest"),
-            Self::BodyBroken | Self::Rule(_) | Self::EmptyResource => (StatusCode::BAD_REQUEST, "InvalidRequest"),
-            Self::Storage(_) | Self::Audit(_) | Self::Encrypt(_) | Self::Internal => {
+            Self::BodyBroken | Self::Rule(_) | Self::EmptyResource | Self::Version => {
+                (StatusCode::BAD_REQUEST, "InvalidRequest")
+            }
+            Self::Storage(_) | Self::Audit(_) | Self::Encrypt(_) | Self::TokenKey | Self::Internal => {
                 (StatusCode::INTERNAL_SERVER_ERROR, "Internal")
             }
         };

@@ -1,10 +1,11 @@
 //! The broker over HTTPS: listener, connections, routing, bounds.
 //!
-//! Whose bytes: anybody's. What a peer can hold is bounded: connections (`limits.connections`), time ([`Deadlines`]),
+//! Whose bytes: anybody's. What a peer can hold is bounded: connections (`limits.connections`, and of one source
+//! `limits.connections-per-source`), requests a second, time ([`Deadlines`]),
 //! bytes of headers (16 KiB) and of bodies (2 MiB for `/attest`, 64 KiB elsewhere). A connection that breaks a bound is
 //! closed, with an answer where HTTP has one.
 //!
-//! HTTP/1.1 over TLS 1.3 or 1.2, one certificate, no client certificates, no 0-RTT. Nothing is served without TLS.
+//! HTTP/1.1 over TLS 1.3 and nothing older, one certificate, no client certificates, no 0-RTT. Nothing is served without TLS.
 //!
 //! One task accepts and owns all connection tasks; it ends when [`Server::stop`] is called or the `Server` is dropped,
 //! after open requests have had 5 s to finish.
@@ -26,10 +27,15 @@ use crate::files::{self, FileError};
 mod body;
 mod endpoint;
 mod listener;
+mod metrics;
 mod route;
+mod sources;
 mod tls;
 
 pub use tls::TlsError;
+
+use metrics::Metrics;
+use sources::Sources;
 
 /// A running broker.
 pub struct Server {
@@ -43,13 +49,17 @@ struct Shared {
     broker: Arc<Broker>,
     tls: Arc<ServerConfig>,
     deadlines: Deadlines,
+    sources: Arc<Sources>,
+    metrics: Metrics,
+    clock: Arc<dyn Clock>,
     log: Logger,
 }
 
 impl Server {
     /// Opens the broker's files and the port. Writes the address file last: whoever finds it can connect.
     pub async fn start(config: Config, clock: Arc<dyn Clock>, log: Logger) -> Result<Self, StartError> {
-        let (tls, broker, config) = tokio::task::spawn_blocking(move || open(config, clock))
+        let opening = clock.clone();
+        let (tls, broker, config) = tokio::task::spawn_blocking(move || open(config, opening))
             .await
             .map_err(|_| StartError::Panicked)??;
 
@@ -63,6 +73,12 @@ impl Server {
             broker: Arc::new(broker),
             tls,
             deadlines: config.deadlines,
+            sources: Arc::new(Sources::new(
+                config.limits.connections_per_source,
+                config.limits.requests_per_second,
+            )),
+            metrics: Metrics::default(),
+            clock,
             log: log.clone(),
         });
         let (stop, stopped) = watch::channel(false);

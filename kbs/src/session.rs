@@ -127,6 +127,12 @@ impl Sessions {
         }
     }
 
+    /// How many have not proved themselves, and how many have; expired ones that nobody has looked at are among them.
+    pub fn counts(&self) -> (usize, usize) {
+        let inner = self.lock();
+        (inner.sessions.len() - inner.attested, inner.attested)
+    }
+
     /// How long a session lasts.
     pub fn timeout(&self) -> Duration {
         self.timeout

@@ -1,46 +1,54 @@
-//! Resources and their rules, on disk, sealed.
+//! Resources, their rules and the floors of their versions: on disk, sealed.
 //!
-//! The database is `redb`. The alternative was SQLite (`rusqlite` with its bundled C source). Both are transactional
-//! and sync on commit; what decided: redb is Rust without `unsafe` at our boundary and without a C compiler or 9 MB of
-//! C to audit in a program whose whole job is to guard keys; it holds an exclusive lock, so that two brokers cannot
-//! share a file by mistake; and all that is needed is two maps and one transaction over both. What it costs: no `sqlite3`
-//! shell to look inside, which would see only sealed values anyway.
-//!
-//! Every value, resource or rule, is sealed with AES-256-GCM under the storage key, with a random nonce and with its
-//! table and path as associated data: what somebody who can write the file moves or changes does not open. Putting back
-//! an *older copy of the whole file* is not noticed; keep the file where only the broker writes.
+//! A [`Backend`] keeps named values and changes several of them at once; what they mean is decided here. Every value is
+//! sealed with AES-256-GCM under the storage key, with a random nonce and with its place as associated data: what somebody
+//! who can write the database moves or changes does not open. Putting back an *older copy of the whole database* is not
+//! noticed; keep it where only the broker writes.
 //! A random nonce allows 2³² seals under one key; each takes a synced write, so the bound is out of reach.
 
-use std::fs::OpenOptions;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use cella_kbs_client::wire::ResourcePath;
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use zeroize::Zeroizing;
 
 use crate::rule::{Rule, RuleError};
 
+pub mod backend;
+mod backup;
+mod embedded;
+mod floor;
+mod owners;
 mod seal;
+mod transaction;
 
-pub use seal::{KeyFormatError, StorageKey};
+pub use backup::{BackupError, MAX_BACKUP};
+pub use floor::{FloorKind, FloorName, FloorNameError, Rollback, StoreError};
+pub use owners::OwnersChangeError;
+pub use seal::{KeyFormatError, KeyRing, StorageKey};
+
+use backend::{Backend, Batch, Cell, Table};
+use embedded::Embedded;
+use floor::next;
 
 /// Largest resource, in bytes.
 pub const MAX_RESOURCE: usize = 64 * 1024;
 
-type Table = TableDefinition<'static, &'static str, &'static [u8]>;
-
-const RESOURCES: Table = TableDefinition::new("resources");
-const RULES: Table = TableDefinition::new("rules");
-const META: Table = TableDefinition::new("meta");
-/// A sealed constant, to tell a wrong storage key from a damaged value.
+/// A sealed constant, to tell a wrong storage key from a damaged value. Its contents name the form of everything else.
 const KEY_CHECK: &str = "key-check";
+const FORM: &[u8] = b"cella-kbs 2";
 
 /// The open database.
 pub struct Storage {
-    database: Database,
-    key: StorageKey,
-    path: PathBuf,
+    backend: Box<dyn Backend>,
+    keys: KeyRing,
+}
+
+/// What is released. Has no `Debug`.
+pub struct Resource {
+    /// Its version.
+    pub version: u64,
+    /// Itself.
+    pub bytes: Zeroizing<Vec<u8>>,
 }
 
 /// One line of [`Storage::list`].
@@ -49,216 +57,225 @@ pub struct Storage {
 pub struct Listed {
     /// The resource's name.
     pub path: String,
-    /// Its length, if it is there.
-    pub bytes: Option<usize>,
-    /// Its rule, if it has one.
-    pub rule: Option<Rule>,
+    /// Its version and length, if it is there.
+    pub resource: Option<(u64, usize)>,
+    /// Its rule and the rule's version, if it has one.
+    pub rule: Option<(u64, Rule)>,
 }
 
 impl Storage {
-    /// Opens a database or makes one with mode 0600. A database that was not closed is repaired to its last commit.
-    pub fn open(path: &Path, key: StorageKey) -> Result<Self, StorageError> {
-        OpenOptions::new()
-            .read(true)
-            .append(true)
-            .create(true)
-            .mode(0o600)
-            .open(path)
-            .map_err(|source| StorageError::File {
-                path: path.to_owned(),
-                source,
-            })?;
-        let fail = |source: redb::Error| StorageError::Database {
-            path: path.to_owned(),
-            source: Box::new(source),
-        };
-        let database = Database::create(path).map_err(|e| fail(e.into()))?;
-        let storage = Self {
-            database,
-            key,
-            path: path.to_owned(),
-        };
-        storage.write(|write| {
-            write.open_table(RESOURCES)?;
-            write.open_table(RULES)?;
-            let mut meta = write.open_table(META)?;
-            let known = meta.get(KEY_CHECK)?.map(|sealed| sealed.value().to_vec());
-            match known {
-                Some(sealed) => storage
-                    .key
-                    .open("meta", KEY_CHECK, &sealed)
-                    .map(drop)
-                    .ok_or(StorageError::WrongKey)?,
-                None => {
-                    let sealed = storage
-                        .key
-                        .seal("meta", KEY_CHECK, b"cella-kbs")
-                        .ok_or(StorageError::Seal)?;
-                    meta.insert(KEY_CHECK, sealed.as_slice())?;
-                }
-            }
-            Ok(true)
-        })?;
+    /// Opens the database in a file, or makes one with mode 0600. Values that an earlier key sealed are sealed anew.
+    pub fn open(path: &Path, keys: KeyRing) -> Result<Self, StorageError> {
+        Self::over(Box::new(Embedded::open(path)?), keys)
+    }
+
+    /// Opens what a backend holds.
+    pub(crate) fn over(backend: Box<dyn Backend>, keys: KeyRing) -> Result<Self, StorageError> {
+        let storage = Self { backend, keys };
+        storage.check_key()?;
+        storage.renew_seals()?;
         Ok(storage)
     }
 
-    /// A resource's bytes.
-    pub fn resource(&self, path: &ResourcePath) -> Result<Option<Zeroizing<Vec<u8>>>, StorageError> {
-        self.read(RESOURCES, path.as_str())
+    fn check_key(&self) -> Result<(), StorageError> {
+        match self.backend.read(Table::Meta, KEY_CHECK)? {
+            Some(sealed) if !self.keys.knows(&sealed) => Err(StorageError::WrongKey),
+            Some(sealed) if self.keys.unseal(Table::Meta, KEY_CHECK, &sealed)?.as_slice() != FORM => {
+                Err(StorageError::Form)
+            }
+            Some(_) => Ok(()),
+            None => self.transact(|transaction| {
+                // Another broker may be starting on the same database.
+                if transaction.get(Table::Meta, KEY_CHECK)?.is_none() {
+                    transaction.put(Table::Meta, KEY_CHECK, FORM)?;
+                }
+                Ok(())
+            }),
+        }
+    }
+
+    /// Seals under the current key what an earlier one sealed, in one change. Gives how many values that were.
+    fn renew_seals(&self) -> Result<usize, StorageError> {
+        loop {
+            let mut batch = Batch::default();
+            for cell in self.backend.snapshot(&Table::ALL)? {
+                let Cell { table, key, value } = &cell;
+                let Some(sealed) = value.as_deref().filter(|sealed| !self.keys.is_current(sealed)) else {
+                    continue;
+                };
+                let plain = self.keys.unseal(*table, key, sealed)?;
+                let value = Some(self.keys.seal(*table, key, &plain).ok_or(StorageError::Seal)?);
+                batch.write.push(Cell { value, ..cell.clone() });
+                batch.expect.push(cell);
+            }
+            let renewed = batch.write.len();
+            if renewed == 0 || self.backend.commit(&batch)? {
+                return Ok(renewed);
+            }
+        }
+    }
+
+    /// A resource's version and bytes.
+    pub fn resource(&self, path: &ResourcePath) -> Result<Option<Resource>, StorageError> {
+        self.read(Table::Resources, path.as_str())?
+            .map(|value| {
+                let (version, bytes) = versioned(path.as_str(), &value)?;
+                Ok(Resource {
+                    version,
+                    bytes: Zeroizing::new(bytes.to_vec()),
+                })
+            })
+            .transpose()
     }
 
     /// A resource's rule.
     pub fn rule(&self, path: &ResourcePath) -> Result<Option<Rule>, StorageError> {
-        self.read(RULES, path.as_str())?
-            .map(|json| rule(path.as_str(), &json))
+        self.read(Table::Rules, path.as_str())?
+            .map(|value| Ok(rule(path.as_str(), &value)?.1))
             .transpose()
     }
 
-    /// Creates or replaces a resource.
-    pub fn put_resource(&self, path: &ResourcePath, bytes: &[u8]) -> Result<(), StorageError> {
-        self.put(RESOURCES, path, bytes)
+    /// Creates or replaces a resource, under a version above every one that it had; gives that version.
+    pub fn put_resource(&self, path: &ResourcePath, offered: Option<u64>, bytes: &[u8]) -> Result<u64, StoreError> {
+        self.put(Table::Resources, path, offered, bytes)
     }
 
-    /// Creates or replaces a rule.
-    pub fn put_rule(&self, path: &ResourcePath, rule: &Rule) -> Result<(), StorageError> {
+    /// Creates or replaces a rule, under a version above every one that it had; gives that version.
+    pub fn put_rule(&self, path: &ResourcePath, offered: Option<u64>, rule: &Rule) -> Result<u64, StoreError> {
         let json = serde_json::to_vec(rule).map_err(|_| StorageError::Seal)?;
-        self.put(RULES, path, &json)
+        self.put(Table::Rules, path, offered, &json)
     }
 
-    /// Removes a resource together with its rule. False when neither was there.
+    /// One more than the last version of a resource, there or not.
+    pub fn next_resource_version(&self, path: &ResourcePath) -> Result<u64, StorageError> {
+        self.next_version(Table::Resources, path)
+    }
+
+    /// One more than the last version of a rule, there or not.
+    pub fn next_rule_version(&self, path: &ResourcePath) -> Result<u64, StorageError> {
+        self.next_version(Table::Rules, path)
+    }
+
+    /// Removes a resource together with its rule. Their versions stay known. False when neither was there.
     pub fn delete_resource(&self, path: &ResourcePath) -> Result<bool, StorageError> {
-        self.write(|write| {
-            let resource = write.open_table(RESOURCES)?.remove(path.as_str())?.is_some();
-            let rule = write.open_table(RULES)?.remove(path.as_str())?.is_some();
-            Ok(resource || rule)
+        self.transact(|transaction| {
+            let mut there = false;
+            for table in [Table::Resources, Table::Rules] {
+                if transaction.get(table, path.as_str())?.is_some() {
+                    transaction.remove(table, path.as_str());
+                    there = true;
+                }
+            }
+            Ok(there)
         })
     }
 
     /// Removes a rule, so that its resource is released to nobody. False when there was none.
     pub fn delete_rule(&self, path: &ResourcePath) -> Result<bool, StorageError> {
-        self.write(|write| Ok(write.open_table(RULES)?.remove(path.as_str())?.is_some()))
+        self.transact(|transaction| {
+            let there = transaction.get(Table::Rules, path.as_str())?.is_some();
+            if there {
+                transaction.remove(Table::Rules, path.as_str());
+            }
+            Ok(there)
+        })
     }
 
     /// Whether a resource or a rule has this name.
     pub fn contains(&self, path: &ResourcePath) -> Result<bool, StorageError> {
-        Ok(self.sealed(RESOURCES, path.as_str())?.is_some() || self.sealed(RULES, path.as_str())?.is_some())
+        for table in [Table::Resources, Table::Rules] {
+            if self.backend.read(table, path.as_str())?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
-    /// Every name with its rule, in order of names. Reads all rules.
+    /// Every name with its rule, in order of names. Opens all values, one after the other.
     pub fn list(&self) -> Result<Vec<Listed>, StorageError> {
         let mut listed = std::collections::BTreeMap::new();
-        let read = self.database.begin_read().map_err(|e| self.fail(e))?;
-        for definition in [RESOURCES, RULES] {
-            let table = read.open_table(definition).map_err(|e| self.fail(e))?;
-            for entry in table.iter().map_err(|e| self.fail(e))? {
-                let (path, sealed) = entry.map_err(|e| self.fail(e))?;
-                let (path, sealed) = (path.value(), sealed.value());
-                let empty = || Listed {
-                    path: path.to_owned(),
-                    bytes: None,
-                    rule: None,
-                };
-                let line = listed.entry(path.to_owned()).or_insert_with(empty);
-                if is(definition, RESOURCES) {
-                    line.bytes = Some(sealed.len().saturating_sub(seal::OVERHEAD));
-                } else {
-                    line.rule = Some(rule(path, &self.unseal(RULES, path, sealed)?)?);
-                }
+        for cell in self.backend.snapshot(&[Table::Resources, Table::Rules])? {
+            let value = self
+                .keys
+                .unseal(cell.table, &cell.key, &cell.value.unwrap_or_default())?;
+            let line = listed.entry(cell.key.clone()).or_insert_with(|| Listed {
+                path: cell.key.clone(),
+                resource: None,
+                rule: None,
+            });
+            if cell.table == Table::Resources {
+                let (version, bytes) = versioned(&cell.key, &value)?;
+                line.resource = Some((version, bytes.len()));
+            } else {
+                line.rule = Some(rule(&cell.key, &value)?);
             }
         }
         Ok(listed.into_values().collect())
     }
 
-    fn read(&self, table: Table, path: &str) -> Result<Option<Zeroizing<Vec<u8>>>, StorageError> {
-        self.sealed(table, path)?
-            .map(|sealed| self.unseal(table, path, &sealed))
+    /// The keys of a table's entries, in their order.
+    pub(crate) fn names(&self, table: Table) -> Result<Vec<String>, StorageError> {
+        Ok(self
+            .backend
+            .snapshot(&[table])?
+            .into_iter()
+            .map(|cell| cell.key)
+            .collect())
+    }
+
+    /// The values of a table's entries, opened, in order of their keys.
+    pub(crate) fn values(&self, table: Table) -> Result<Vec<Zeroizing<Vec<u8>>>, StorageError> {
+        let opened = |cell: Cell| self.keys.unseal(table, &cell.key, &cell.value.unwrap_or_default());
+        self.backend.snapshot(&[table])?.into_iter().map(opened).collect()
+    }
+
+    pub(crate) fn read(&self, table: Table, key: &str) -> Result<Option<Zeroizing<Vec<u8>>>, StorageError> {
+        self.backend
+            .read(table, key)?
+            .map(|sealed| self.keys.unseal(table, key, &sealed))
             .transpose()
     }
 
-    fn unseal(&self, table: Table, path: &str, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, StorageError> {
-        let opened = self.key.open(name(table), path, sealed);
-        opened.ok_or_else(|| StorageError::NotAuthentic { path: path.to_owned() })
-    }
-
-    fn sealed(&self, table: Table, path: &str) -> Result<Option<Vec<u8>>, StorageError> {
-        let read = self.database.begin_read().map_err(|e| self.fail(e))?;
-        let table = read.open_table(table).map_err(|e| self.fail(e))?;
-        let sealed = table.get(path).map_err(|e| self.fail(e))?;
-        Ok(sealed.map(|sealed| sealed.value().to_vec()))
-    }
-
-    fn put(&self, table: Table, path: &ResourcePath, bytes: &[u8]) -> Result<(), StorageError> {
-        let sealed = self
-            .key
-            .seal(name(table), path.as_str(), bytes)
-            .ok_or(StorageError::Seal)?;
-        self.write(|write| {
-            write.open_table(table)?.insert(path.as_str(), sealed.as_slice())?;
-            Ok(true)
-        })?;
-        Ok(())
-    }
-
-    /// One transaction, synced. Rolled back on an error and when `change` changed nothing.
-    fn write(&self, change: impl FnOnce(&redb::WriteTransaction) -> Result<bool, Fault>) -> Result<bool, StorageError> {
-        let write = self.database.begin_write().map_err(|e| self.fail(e))?;
-        let changed = change(&write).map_err(|fault| match fault {
-            Fault::Database(source) => self.fail(source),
-            Fault::Storage(error) => error,
-        })?;
-        if changed {
-            write.commit().map_err(|e| self.fail(e))?;
-        } else {
-            write.abort().map_err(|e| self.fail(e))?;
-        }
-        Ok(changed)
-    }
-
-    fn fail(&self, source: impl Into<redb::Error>) -> StorageError {
-        StorageError::Database {
-            path: self.path.clone(),
-            source: Box::new(source.into()),
-        }
+    fn put(&self, table: Table, path: &ResourcePath, offered: Option<u64>, bytes: &[u8]) -> Result<u64, StoreError> {
+        let last = last_key(table, path);
+        self.transact(|transaction| {
+            let there = transaction.get(table, path.as_str())?;
+            let same = match &there {
+                Some(value) => versioned(path.as_str(), value)?.1 == bytes,
+                None => false,
+            };
+            let (version, new) = next(transaction, &last, offered, same)?;
+            if new {
+                let mut value = Zeroizing::new(Vec::with_capacity(8 + bytes.len()));
+                value.extend_from_slice(&version.to_be_bytes());
+                value.extend_from_slice(bytes);
+                transaction.put(table, path.as_str(), &value)?;
+            }
+            Ok(version)
+        })
     }
 }
 
-/// Why a change was not made: the database's own errors still lack the file's name.
-enum Fault {
-    Database(redb::Error),
-    Storage(StorageError),
+/// Where the last version of a resource or rule stands among the floors. No floor's name has a blank.
+fn last_key(table: Table, path: &ResourcePath) -> String {
+    format!("last-{} {path}", table.name())
 }
 
-impl From<redb::TableError> for Fault {
-    fn from(source: redb::TableError) -> Self {
-        Self::Database(source.into())
-    }
+/// A stored value: its version, 8 bytes big endian, and the rest.
+fn versioned<'a>(path: &str, value: &'a [u8]) -> Result<(u64, &'a [u8]), StorageError> {
+    let (version, bytes) = value
+        .split_first_chunk()
+        .ok_or_else(|| StorageError::NotAuthentic { path: path.to_owned() })?;
+    Ok((u64::from_be_bytes(*version), bytes))
 }
 
-impl From<redb::StorageError> for Fault {
-    fn from(source: redb::StorageError) -> Self {
-        Self::Database(source.into())
-    }
-}
-
-impl From<StorageError> for Fault {
-    fn from(error: StorageError) -> Self {
-        Self::Storage(error)
-    }
-}
-
-fn name(table: Table) -> &'static str {
-    if is(table, RESOURCES) { "resource" } else { "rule" }
-}
-
-fn is(table: Table, other: Table) -> bool {
-    redb::TableHandle::name(&table) == redb::TableHandle::name(&other)
-}
-
-fn rule(path: &str, json: &[u8]) -> Result<Rule, StorageError> {
-    Rule::from_json(json).map_err(|source| StorageError::Rule {
+fn rule(path: &str, value: &[u8]) -> Result<(u64, Rule), StorageError> {
+    let (version, json) = versioned(path, value)?;
+    let rule = Rule::from_json(json).map_err(|source| StorageError::Rule {
         path: path.to_owned(),
         source,
-    })
+    })?;
+    Ok((version, rule))
 }
 
 /// The database cannot be used, or holds what it should not.
@@ -286,6 +303,12 @@ pub enum StorageError {
     /// The database was made with another storage key.
     #[error("the storage key is not the one that the database was made with")]
     WrongKey,
+    /// The database was made by another version of the broker.
+    #[error("the database was made by another version of cella-kbs: start with a new one, or restore a backup")]
+    Form,
+    /// Others changed the same values all the time.
+    #[error("the same values were changed by others again and again")]
+    Contended,
     /// A value was changed, or moved from another place.
     #[error("what is stored as {path} is not authentic")]
     NotAuthentic {

@@ -8,6 +8,7 @@ use std::sync::OnceLock;
 
 use crate::facts::Facts;
 use crate::jws;
+use crate::workload::Workload;
 
 /// Facts about the same guest each time.
 pub(crate) fn facts() -> Facts {
@@ -33,6 +34,7 @@ pub(crate) fn facts() -> Facts {
         launch_tcb: tcb,
         platform_info: 1,
         mitigations: Some(Mitigations { launch: 1, current: 3 }),
+        workload: Workload::default(),
         tee_key: KEY.get_or_init(|| TeeKey::generate().unwrap()).public(),
     }
 }

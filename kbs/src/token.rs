@@ -1,9 +1,9 @@
 //! Attestation results: what a guest gets for good evidence, in the shape of an EAR (EAT Attestation Result) as
 //! Trustee writes it.
 //!
-//! A JWT signed with ES256 by a key that stays in the state folder, so tokens outlive a restart of the broker. The
-//! header shows the public key as `jwk` for others to pin; the broker itself verifies with its own key and never looks
-//! at that member. A token is as good as the session it came from and ends with it.
+//! A JWT signed with ES256 by a key that is in the database ([`TokenKeys`]), so tokens outlive a restart of the broker. The
+//! header shows the public key as `jwk`, with `kid`, its thumbprint; the broker itself verifies with its own keys and never
+//! looks at those members. A token is as good as the session it came from and ends with it.
 //!
 //! `hardware` is 2 (affirming) for AMD's roots. Under a development root it is 97 (contraindicated) and `simulated` is
 //! true, at the top and among the SNP claims: whoever reads EARs by their status refuses it. No reference values are
@@ -13,6 +13,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use cella_attest::snp::{Mitigations, POLICY_DEBUG, Product, SigningKey, TcbVersion};
 use cella_kbs_client::wire::TeePubKey;
+use ring::digest::{SHA256, digest};
 use ring::rand::SystemRandom;
 use ring::signature::{
     ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair, UnparsedPublicKey,
@@ -23,6 +24,11 @@ use zeroize::Zeroizing;
 
 use crate::facts::Facts;
 use crate::jws::{self, JwsError, Unverified};
+use crate::workload::Workload;
+
+mod keys;
+
+pub use keys::{TokenKeys, TokenKeysError};
 
 const ISSUER: &str = "cella-kbs";
 const PROFILE: &str = "tag:github.com,2024:confidential-containers/Trustee";
@@ -98,12 +104,27 @@ impl TokenKey {
         })
     }
 
-    fn header(&self) -> serde_json::Value {
+    /// The key's thumbprint (RFC 7638, SHA-256), base64url.
+    pub fn id(&self) -> String {
+        let (x, y) = self.coordinates();
+        let members = format!(r#"{{"crv":"P-256","kty":"EC","x":"{x}","y":"{y}"}}"#);
+        URL_SAFE_NO_PAD.encode(digest(&SHA256, members.as_bytes()))
+    }
+
+    /// The public key as JWK.
+    pub fn jwk(&self) -> serde_json::Value {
+        let (x, y) = self.coordinates();
+        json!({"kty": "EC", "crv": "P-256", "alg": "ES256", "use": "sig", "kid": self.id(), "x": x, "y": y})
+    }
+
+    fn coordinates(&self) -> (String, String) {
         let point = self.pair.public_key().as_ref();
         let coordinate = |range| URL_SAFE_NO_PAD.encode(point.get(range).unwrap_or_default());
-        json!({"alg": "ES256", "typ": "JWT", "jwk": {
-            "kty": "EC", "crv": "P-256", "alg": "ES256", "x": coordinate(1..33), "y": coordinate(33..65),
-        }})
+        (coordinate(1..33), coordinate(33..65))
+    }
+
+    fn header(&self) -> serde_json::Value {
+        json!({"alg": "ES256", "typ": "JWT", "kid": self.id(), "jwk": self.jwk()})
     }
 }
 
@@ -174,7 +195,16 @@ struct Annotated {
     init_data: String,
     /// SHA-256 of the document, hex.
     init_data_sha256: String,
+    #[serde(default)]
+    init_data_claims: InitdataClaims,
     runtime_data_claims: RuntimeData,
+}
+
+/// What the document says, as far as floors are concerned.
+#[derive(Default, Serialize, Deserialize)]
+struct InitdataClaims {
+    #[serde(rename = "cella.toml")]
+    cella: Workload,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -240,6 +270,9 @@ impl Appraisal {
                 snp,
                 init_data: hex::encode(facts.host_data),
                 init_data_sha256: hex::encode(facts.initdata),
+                init_data_claims: InitdataClaims {
+                    cella: facts.workload.clone(),
+                },
                 runtime_data_claims: RuntimeData {
                     nonce: nonce.to_owned(),
                     tee_key: facts.tee_key.clone(),
@@ -253,6 +286,7 @@ impl Appraisal {
             snp,
             init_data,
             init_data_sha256,
+            init_data_claims,
             runtime_data_claims,
         } = self.evidence;
         Ok(Facts {
@@ -275,6 +309,7 @@ impl Appraisal {
             launch_tcb: snp.launch_tcb,
             platform_info: snp.platform_info,
             mitigations: snp.mitigations.map(|(launch, current)| Mitigations { launch, current }),
+            workload: init_data_claims.cella,
             tee_key: runtime_data_claims.tee_key,
         })
     }

@@ -9,9 +9,10 @@ use cella_policy::{KeyId, NameError};
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
-use super::BrokerArgs;
 use super::token::{Signer, TokenError};
+use super::{BrokerArgs, PeerArgs};
 use crate::files::{self, FileError, MAX_TEXT};
 
 /// A resource's name without scheme: `repository/type/tag`.
@@ -21,6 +22,11 @@ pub(crate) struct ResourcePath(KeyId);
 impl ResourcePath {
     pub(super) fn as_str(&self) -> &str {
         self.0.path()
+    }
+
+    /// The same for the protocol's types, whose rule for names is this one.
+    pub(super) fn wire(&self) -> Result<cella_kbs_client::wire::ResourcePath, ClientError> {
+        self.as_str().parse().map_err(|source| ClientError::Name { source })
     }
 }
 
@@ -47,18 +53,29 @@ impl fmt::Display for ResourcePath {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub(super) struct Entry {
     pub(super) path: String,
+    pub(super) version: Option<u64>,
     pub(super) bytes: Option<u64>,
     pub(super) rule: Option<serde_json::Value>,
+    #[serde(rename = "rule-version")]
+    pub(super) rule_version: Option<u64>,
 }
 
 /// A broker, and the right to administer it.
 pub(super) struct AdminClient {
     client: Client,
-    signer: Signer,
+    signer: Option<Signer>,
 }
 
 impl AdminClient {
     pub(super) fn new(args: &BrokerArgs) -> Result<Self, ClientError> {
+        Ok(Self {
+            signer: Some(Signer::load(&args.admin_key, &args.subject)?),
+            ..Self::without_token(&args.peer)?
+        })
+    }
+
+    /// For what needs no admin.
+    pub(super) fn without_token(args: &PeerArgs) -> Result<Self, ClientError> {
         if !args.url.starts_with("https://") {
             return Err(ClientError::PlainHttp { url: args.url.clone() });
         }
@@ -70,33 +87,46 @@ impl AdminClient {
         let roots = TlsRoots::from_pem(&pem).map_err(|source| ClientError::Authority { source })?;
         let client = Client::new(origin, Some(roots), ClientConfig::default())
             .map_err(|source| ClientError::Setup { source })?;
-        Ok(Self {
-            client,
-            signer: Signer::load(&args.admin_key, &args.subject)?,
-        })
+        Ok(Self { client, signer: None })
     }
 
-    /// Stores a key's bytes.
-    pub(super) async fn set_key(&self, resource: &ResourcePath, key: &[u8]) -> Result<(), ClientError> {
-        let path = format!("/kbs/v0/resource/{}", resource.as_str());
-        let body = Bytes::copy_from_slice(key);
-        self.send(Method::POST, &path, "application/octet-stream", body)
+    /// Stores a key's bytes; gives the version that they have now.
+    pub(super) async fn set_key(
+        &self,
+        resource: &ResourcePath,
+        version: Option<u64>,
+        key: &[u8],
+    ) -> Result<u64, ClientError> {
+        self.store(&format!("resource/{}", resource.as_str()), version, key)
             .await
-            .map(drop)
     }
 
-    /// Stores a rule.
-    pub(super) async fn set_rule(&self, resource: &ResourcePath, rule: &[u8]) -> Result<(), ClientError> {
-        let path = format!("/kbs/v0/cella-rule/{}", resource.as_str());
-        self.send(Method::POST, &path, "application/json", Bytes::copy_from_slice(rule))
+    /// Stores a rule; gives the version that it has now.
+    pub(super) async fn set_rule(
+        &self,
+        resource: &ResourcePath,
+        version: Option<u64>,
+        rule: &[u8],
+    ) -> Result<u64, ClientError> {
+        self.store(&format!("cella-rule/{}", resource.as_str()), version, rule)
             .await
-            .map(drop)
+    }
+
+    async fn store(&self, path: &str, version: Option<u64>, body: &[u8]) -> Result<u64, ClientError> {
+        #[derive(Deserialize)]
+        struct Stored {
+            version: u64,
+        }
+        let query = version.map_or(String::new(), |version| format!("?version={version}"));
+        let answer = self.post(&format!("{path}{query}"), body.to_vec()).await?;
+        let stored: Stored = parse(&answer)?;
+        Ok(stored.version)
     }
 
     /// Removes a key and its rule.
     pub(super) async fn delete(&self, resource: &ResourcePath) -> Result<(), ClientError> {
-        let path = format!("/kbs/v0/resource/{}", resource.as_str());
-        self.send(Method::DELETE, &path, "application/octet-stream", Bytes::new())
+        let path = format!("resource/{}", resource.as_str());
+        self.send(Method::DELETE, &path, Bytes::new(), MAX_ANSWER)
             .await
             .map(drop)
     }
@@ -107,33 +137,52 @@ impl AdminClient {
         struct Listing {
             resources: Vec<Entry>,
         }
-        let body = self
-            .send(Method::GET, "/kbs/v0/cella-resources", "application/json", Bytes::new())
-            .await?;
-        let listing: Listing = serde_json::from_slice(&body).map_err(|source| ClientError::Answer { source })?;
+        let listing: Listing = self.get("cella-resources").await?;
         Ok(listing.resources)
     }
 
-    async fn send(&self, method: Method, path: &str, kind: &'static str, body: Bytes) -> Result<Bytes, ClientError> {
+    /// The JSON at a path, which counts from `/kbs/v0/`.
+    pub(super) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+        parse(&self.get_bytes(path, MAX_ANSWER).await?)
+    }
+
+    /// What is at a path, at most `limit` bytes.
+    pub(super) async fn get_bytes(&self, path: &str, limit: usize) -> Result<Bytes, ClientError> {
+        self.send(Method::GET, path, Bytes::new(), limit).await
+    }
+
+    /// Sends a body; gives the answer's.
+    pub(super) async fn post(&self, path: &str, body: Vec<u8>) -> Result<Bytes, ClientError> {
+        self.send(Method::POST, path, Bytes::from(body), MAX_ANSWER).await
+    }
+
+    async fn send(&self, method: Method, path: &str, body: Bytes, limit: usize) -> Result<Bytes, ClientError> {
+        let path = format!("/kbs/v0/{path}");
         let failed = |source| ClientError::Http {
             origin: self.client.origin().to_string(),
             source,
         };
         let mut headers = HeaderMap::new();
-        let token = zeroize::Zeroizing::new(format!("Bearer {}", *self.signer.token()?));
-        let mut value = HeaderValue::from_str(&token).map_err(|_| ClientError::Token)?;
-        value.set_sensitive(true);
-        headers.insert(AUTHORIZATION, value);
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-        let response = self.client.send(method, path, headers, body).await.map_err(failed)?;
+        if let Some(signer) = &self.signer {
+            let token = zeroize::Zeroizing::new(format!("Bearer {}", *signer.token()?));
+            let mut value = HeaderValue::from_str(&token).map_err(|_| ClientError::Token)?;
+            value.set_sensitive(true);
+            headers.insert(AUTHORIZATION, value);
+        }
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+        let response = self.client.send(method, &path, headers, body).await.map_err(failed)?;
         let status = response.status;
-        let body = response.bytes(MAX_ANSWER).await.map_err(failed)?;
+        let body = response.bytes(limit).await.map_err(failed)?;
         if status == StatusCode::OK {
             Ok(body)
         } else {
             Err(refusal(status, &body))
         }
     }
+}
+
+pub(super) fn parse<T: DeserializeOwned>(answer: &[u8]) -> Result<T, ClientError> {
+    serde_json::from_slice(answer).map_err(|source| ClientError::Answer { source })
 }
 
 /// The error that an answer stands for. The broker's words are cut and cleaned: it is a peer like any other.
@@ -187,6 +236,11 @@ pub(crate) enum ClientError {
     /// It says no.
     #[error("the broker answers {status} {name}: {detail}")]
     Refused { status: u16, name: String, detail: String },
+    /// No name of a resource.
+    #[error("the resource's name is not valid")]
+    Name {
+        source: cella_kbs_client::wire::ResourcePathError,
+    },
     /// It says something else.
     #[error("the broker's answer is not what it should be")]
     Answer { source: serde_json::Error },

@@ -1,6 +1,11 @@
 //! `cellactl kbs`: keys and release rules at the owner's key broker.
 
+mod audit;
+mod backup;
 mod client;
+mod floor;
+mod keygen;
+mod owners;
 mod rule;
 mod token;
 
@@ -9,7 +14,12 @@ use std::path::PathBuf;
 
 use zeroize::Zeroizing;
 
+use self::audit::{AuditCommand, AuditError};
+use self::backup::{BackupArgs, BackupError, RestoreArgs};
 use self::client::{AdminClient, ClientError, ResourcePath};
+use self::floor::FloorCommand;
+use self::keygen::{KeygenArgs, KeygenError};
+use self::owners::{ApproveArgs, OwnersCommand, OwnersError};
 use self::rule::{RuleArgs, RuleError};
 use crate::keyfile::{self, KeyFileError};
 
@@ -22,19 +32,47 @@ pub(crate) enum KbsCommand {
     SetRule(SetRuleArgs),
     /// Remove a key and its rule.
     Delete(DeleteArgs),
-    /// List what the broker holds: names, sizes and rules, never keys.
+    /// List what the broker holds: names, versions, sizes and rules, never keys.
     List(BrokerArgs),
+    /// Floors: versions of keys, models and policies below which nothing is released.
+    #[command(subcommand)]
+    Floor(FloorCommand),
+    /// Owners: people whose yes, signed, a resource needs beside its rule.
+    #[command(subcommand)]
+    Owners(OwnersCommand),
+    /// Say yes, as an owner, to releasing a resource to a guest. Needs the owner's key and no admin's.
+    Approve(ApproveArgs),
+    /// The broker's audit log, and whether it is whole.
+    #[command(subcommand)]
+    Audit(AuditCommand),
+    /// Take a copy of everything that the broker holds, encrypted under its storage key.
+    Backup(BackupArgs),
+    /// Bring a backup into a broker that holds nothing yet.
+    Restore(RestoreArgs),
+    /// Let the broker sign tokens with a new key, five minutes from now; the old one is believed as long as its tokens live.
+    RotateTokenKey(BrokerArgs),
+    /// Print the keys that verify the broker's tokens (JWKS).
+    Jwks(PeerArgs),
+    /// Make a key pair for an admin or an owner.
+    Keygen(KeygenArgs),
 }
 
-/// Which broker, and who asks.
+/// Which broker.
 #[derive(Debug, clap::Args)]
-pub(crate) struct BrokerArgs {
+pub(crate) struct PeerArgs {
     /// The broker: https://host:port.
     #[arg(long)]
     url: String,
     /// PEM of the authority that signed the broker's certificate.
     #[arg(long, value_name = "PEM")]
     ca: PathBuf,
+}
+
+/// Which broker, and who asks.
+#[derive(Debug, clap::Args)]
+pub(crate) struct BrokerArgs {
+    #[command(flatten)]
+    peer: PeerArgs,
     /// The administrator's Ed25519 key, PKCS#8 PEM, mode 0600.
     #[arg(long, value_name = "FILE")]
     admin_key: PathBuf,
@@ -51,6 +89,9 @@ pub(crate) struct SetKeyArgs {
     /// File of the key: 32 raw bytes, mode 0600.
     #[arg(long, value_name = "FILE")]
     key_file: PathBuf,
+    /// The key's version, above every one that it had. Default: one more than the last.
+    #[arg(long, value_name = "N")]
+    version: Option<u64>,
     #[command(flatten)]
     broker: BrokerArgs,
 }
@@ -62,6 +103,9 @@ pub(crate) struct SetRuleArgs {
     resource: ResourcePath,
     #[command(flatten)]
     rule: RuleArgs,
+    /// The rule's version, above every one that it had. Default: one more than the last.
+    #[arg(long, value_name = "N")]
+    version: Option<u64>,
     #[command(flatten)]
     broker: BrokerArgs,
 }
@@ -82,26 +126,42 @@ pub(crate) async fn run(command: KbsCommand) -> Result<String, KbsError> {
             let kek = keyfile::load(&args.key_file)?;
             let client = AdminClient::new(&args.broker)?;
             let bytes = Zeroizing::new(kek.expose().to_vec());
-            client.set_key(&args.resource, &bytes).await?;
+            let version = client.set_key(&args.resource, args.version, &bytes).await?;
             // An answer that says yes is not proof: tools are known to take any answer for one.
             let stored = client.list().await?;
-            match stored
-                .iter()
-                .find(|entry| entry.path == args.resource.as_str())
-                .and_then(|entry| entry.bytes)
-            {
-                Some(KEY_LEN) => Ok(format!("{}: stored\n", args.resource)),
+            let entry = stored.iter().find(|entry| entry.path == args.resource.as_str());
+            match entry.map(|entry| (entry.bytes, entry.version)) {
+                Some((Some(KEY_LEN), found)) if found >= Some(version) => {
+                    Ok(format!("{}: stored as version {version}\n", args.resource))
+                }
                 found => Err(KbsError::NotStored {
                     resource: args.resource.clone(),
-                    found,
+                    found: found.and_then(|(bytes, _)| bytes),
                 }),
             }
         }
         KbsCommand::SetRule(args) => {
             let rule = args.rule.json()?;
-            AdminClient::new(&args.broker)?.set_rule(&args.resource, &rule).await?;
-            Ok(format!("{}: rule set\n", args.resource))
+            let client = AdminClient::new(&args.broker)?;
+            let version = client.set_rule(&args.resource, args.version, &rule).await?;
+            Ok(format!("{}: rule set as version {version}\n", args.resource))
         }
+        KbsCommand::Floor(command) => Ok(floor::run(command).await?),
+        KbsCommand::Owners(command) => Ok(owners::run(command).await?),
+        KbsCommand::Approve(args) => Ok(owners::approve(&args).await?),
+        KbsCommand::Audit(command) => Ok(audit::run(command).await?),
+        KbsCommand::Backup(args) => Ok(backup::backup(&args).await?),
+        KbsCommand::Restore(args) => Ok(backup::restore(&args).await?),
+        KbsCommand::RotateTokenKey(args) => {
+            let answer = AdminClient::new(&args)?.post("cella-token-key", Vec::new()).await?;
+            let answer: serde_json::Value = client::parse(&answer)?;
+            Ok(format!("{answer}\n"))
+        }
+        KbsCommand::Jwks(args) => {
+            let keys: serde_json::Value = AdminClient::without_token(&args)?.get("cella-jwks").await?;
+            Ok(format!("{keys:#}\n"))
+        }
+        KbsCommand::Keygen(args) => Ok(keygen::run(&args)?),
         KbsCommand::Delete(args) => {
             AdminClient::new(&args.broker)?.delete(&args.resource).await?;
             Ok(format!("{}: deleted\n", args.resource))
@@ -118,12 +178,16 @@ fn table(entries: &[client::Entry]) -> String {
         let bytes = entry
             .bytes
             .map_or("no key".to_owned(), |bytes| format!("{bytes} bytes"));
-        let rule = entry
-            .rule
-            .as_ref()
-            .map_or("no rule: released to nobody".to_owned(), ToString::to_string);
+        let version = entry
+            .version
+            .map_or(String::new(), |version| format!("version {version}  "));
+        let rule = match (&entry.rule, entry.rule_version) {
+            (Some(rule), Some(version)) => format!("rule {version}: {rule}"),
+            (Some(rule), None) => rule.to_string(),
+            (None, _) => "no rule: released to nobody".to_owned(),
+        };
         // Writing to a string cannot fail.
-        let _ = writeln!(out, "{}  {bytes}  {rule}", entry.path);
+        let _ = writeln!(out, "{}  {version}{bytes}  {rule}", entry.path);
         out
     })
 }
@@ -141,6 +205,18 @@ pub(crate) enum KbsError {
     /// The broker.
     #[error(transparent)]
     Client(#[from] ClientError),
+    /// Owners.
+    #[error(transparent)]
+    Owners(#[from] OwnersError),
+    /// The audit log.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
+    /// A backup.
+    #[error(transparent)]
+    Backup(#[from] BackupError),
+    /// A key pair.
+    #[error(transparent)]
+    Keygen(#[from] KeygenError),
     /// It said yes and has another key, or none.
     #[error("the broker took {resource} and does not hold {KEY_LEN} bytes under that name, but {found:?}")]
     NotStored { resource: ResourcePath, found: Option<u64> },

@@ -23,13 +23,8 @@ impl Signer {
         if !(1..=64).contains(&subject.len()) || !subject.bytes().all(|byte| (0x20..0x7f).contains(&byte)) {
             return Err(TokenError::Subject);
         }
-        check_mode(path)?;
-        let pem = Zeroizing::new(files::read_text(path, MAX_TEXT)?);
-        let der = der(&pem).ok_or_else(|| TokenError::NotAKey { path: path.to_owned() })?;
-        let pair = Ed25519KeyPair::from_pkcs8_maybe_unchecked(&der)
-            .map_err(|_| TokenError::NotAKey { path: path.to_owned() })?;
         Ok(Self {
-            pair,
+            pair: key_pair(path)?,
             subject: subject.to_owned(),
         })
     }
@@ -54,6 +49,14 @@ impl Signer {
             URL_SAFE_NO_PAD.encode(signature)
         )))
     }
+}
+
+/// The Ed25519 key in a PKCS#8 PEM that only its owner can read.
+pub(super) fn key_pair(path: &Path) -> Result<Ed25519KeyPair, TokenError> {
+    check_mode(path)?;
+    let pem = Zeroizing::new(files::read_text(path, MAX_TEXT)?);
+    let der = der(&pem).ok_or_else(|| TokenError::NotAKey { path: path.to_owned() })?;
+    Ed25519KeyPair::from_pkcs8_maybe_unchecked(&der).map_err(|_| TokenError::NotAKey { path: path.to_owned() })
 }
 
 #[derive(Serialize)]
@@ -98,10 +101,10 @@ pub(crate) enum TokenError {
     #[error(transparent)]
     File(#[from] FileError),
     /// Others may read it.
-    #[error("the admin key {} may be read by others; replace it, or run chmod 600 on it if nobody did", path.display())]
+    #[error("the key {} may be read by others; replace it, or run chmod 600 on it if nobody did", path.display())]
     Mode { path: PathBuf },
     /// No Ed25519 key.
-    #[error("{} is not an Ed25519 private key in PKCS#8 PEM, as cella-kbs init makes it", path.display())]
+    #[error("{} is not an Ed25519 private key in PKCS#8 PEM, as cella-kbs init or cellactl kbs keygen makes it", path.display())]
     NotAKey { path: PathBuf },
     /// A name that the audit log does not take.
     #[error("--subject must be 1 to 64 printable ASCII characters")]

@@ -28,6 +28,18 @@ pub enum Event {
     StoreRule,
     /// An admin removed a rule.
     DeleteRule,
+    /// An admin raised a floor.
+    RaiseFloor,
+    /// An admin named owners, with the consent of those before.
+    StoreOwners,
+    /// An owner approved, or took it back.
+    Approve,
+    /// An admin asked for another key for tokens.
+    RotateTokenKey,
+    /// An admin took a copy of everything.
+    Backup,
+    /// An admin brought one back.
+    Restore,
 }
 
 /// How it ended.
@@ -59,8 +71,12 @@ pub struct Entry<'a> {
     pub session: Option<String>,
     /// The admin's name.
     pub admin: Option<&'a str>,
-    /// The resource.
+    /// The resource, or what else it is about.
     pub kid: Option<String>,
+    /// Its version.
+    pub version: Option<u64>,
+    /// The owners it is about.
+    pub owners: Option<Vec<String>>,
     /// What the guest proved.
     pub facts: Option<&'a Facts>,
     /// SHA-256 of a stored rule, as canonical JSON.
@@ -78,6 +94,8 @@ impl<'a> Entry<'a> {
             session: None,
             admin: None,
             kid: None,
+            version: None,
+            owners: None,
             facts: None,
             rule: None,
         }
@@ -101,6 +119,10 @@ pub(super) struct Line<'a> {
     admin: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     kid: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    owners: Option<&'a [String]>,
     #[serde(skip_serializing_if = "Option::is_none")]
     product: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -131,6 +153,8 @@ impl<'a> Line<'a> {
             session: entry.session.as_deref(),
             admin: entry.admin,
             kid: entry.kid.as_deref(),
+            version: entry.version,
+            owners: entry.owners.as_deref(),
             product: entry.facts.map(|f| f.product.to_string()),
             measurement: entry.facts.map(|f| hex::encode(f.measurement)),
             initdata: entry.facts.map(|f| hex::encode(f.initdata)),

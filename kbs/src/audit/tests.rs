@@ -146,3 +146,52 @@ fn denied_attestations_are_rationed() {
     log.append_rationed(&entry(), NOW - Duration::from_secs(9)).unwrap();
     assert_eq!(log.head().lines, 104);
 }
+
+#[test]
+fn pages_give_the_file_line_by_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("audit.jsonl");
+    let log = AuditLog::open(&path, NOW).unwrap();
+    for _ in 0..2500 {
+        let mut inner = log.inner.lock().unwrap();
+        inner.write(&entry(), NOW).unwrap();
+    }
+    let whole = std::fs::read(&path).unwrap();
+    let starts: Vec<usize> = std::iter::once(0)
+        .chain(
+            whole
+                .iter()
+                .enumerate()
+                .filter(|(_, byte)| **byte == b'\n')
+                .map(|(at, _)| at + 1),
+        )
+        .collect();
+    // As written, and as found on opening.
+    drop(log);
+    let log = AuditLog::open(&path, NOW).unwrap();
+    let whole = [whole, std::fs::read(&path).unwrap().split_off(starts[2501])].concat();
+    for from in [0, 1, 1023, 1024, 1025, 2048, 2500] {
+        let page = log.page(from as u64).unwrap();
+        assert!(
+            whole[starts[from]..].starts_with(&page) && page.ends_with(b"\n"),
+            "{from}"
+        );
+        assert!(
+            page.len() >= MAX_PAGE || whole.len() == starts[from] + page.len(),
+            "{from}"
+        );
+    }
+    assert_eq!(log.page(2502).unwrap(), b"");
+    assert_eq!(log.page(u64::MAX).unwrap(), b"");
+    // Page after page gives the file again.
+    let (mut read, mut lines) = (Vec::new(), 0);
+    loop {
+        let page = log.page(lines).unwrap();
+        if page.is_empty() {
+            break;
+        }
+        lines += page.iter().filter(|byte| **byte == b'\n').count() as u64;
+        read.extend(page);
+    }
+    assert_eq!(read, whole);
+}

@@ -2,7 +2,7 @@
 
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cella_attest::{AnchorError, Anchors, VerifyOptions};
@@ -14,11 +14,11 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::files::{self, FileError};
 use crate::session::Sessions;
-use crate::storage::{KeyFormatError, Storage, StorageError, StorageKey};
-use crate::token::{TokenKey, TokenKeyError};
+use crate::storage::{KeyFormatError, KeyRing, Storage, StorageError, StorageKey};
+use crate::token::{TokenKeys, TokenKeysError};
 
 impl Broker {
-    /// Opens a broker's files; makes the state folder, the database, the token key and the audit log if they are not
+    /// Opens a broker's files; makes the state folder, the database and the audit log if they are not
     /// there. Blocks.
     pub fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
         DirBuilder::new()
@@ -29,11 +29,8 @@ impl Broker {
                 path: config.state_dir.clone(),
                 source,
             })?;
-        let storage_key =
-            StorageKey::parse(&files::read_private(&config.storage_key)?).map_err(|source| OpenError::StorageKey {
-                path: config.storage_key.clone(),
-                source,
-            })?;
+        let earlier = config.earlier_storage_keys.iter().map(|path| storage_key(path));
+        let keys = KeyRing::new(storage_key(&config.storage_key)?, earlier.collect::<Result<_, _>>()?);
         let mut anchors = Anchors::amd();
         if let Some(path) = &config.simulated_root {
             anchors =
@@ -53,8 +50,9 @@ impl Broker {
                     source,
                 })?;
         }
-        let tokens = token_key(config)?;
-        let storage = Storage::open(&config.state_dir.join("kbs.redb"), storage_key)?;
+        let storage = Storage::open(&config.state_dir.join("kbs.redb"), keys)?;
+        let storage = Arc::new(storage);
+        let tokens = TokenKeys::open(storage.clone(), clock.clone())?;
         let audit = AuditLog::open(&config.audit_log, clock.unix())?;
         Ok(Self {
             anchors,
@@ -69,16 +67,11 @@ impl Broker {
     }
 }
 
-fn token_key(config: &Config) -> Result<TokenKey, OpenError> {
-    let path = config.state_dir.join("token.key");
-    let fail = |source| OpenError::TokenKey {
-        path: path.clone(),
+fn storage_key(path: &Path) -> Result<StorageKey, OpenError> {
+    StorageKey::parse(&files::read_private(path)?).map_err(|source| OpenError::StorageKey {
+        path: path.to_owned(),
         source,
-    };
-    if !path.exists() {
-        files::replace(&path, &TokenKey::generate().map_err(fail)?)?;
-    }
-    TokenKey::from_pkcs8(&files::read_private(&path)?).map_err(fail)
+    })
 }
 
 /// The broker cannot start.
@@ -106,15 +99,9 @@ pub enum OpenError {
         #[source]
         source: KeyFormatError,
     },
-    /// Not a token key.
-    #[error("the token key {} is not valid", path.display())]
-    TokenKey {
-        /// Which file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: TokenKeyError,
-    },
+    /// The keys of tokens cannot be made or read.
+    #[error("the token keys cannot be used")]
+    TokenKeys(#[from] TokenKeysError),
     /// Not an admin's public key.
     #[error("the admin key {} is not valid", path.display())]
     AdminKey {

@@ -4,6 +4,7 @@ use super::*;
 use crate::clock::SystemClock;
 use crate::config::Config;
 use crate::init::{InitOptions, init};
+use crate::rule::Rule;
 use crate::storage::StorageError;
 use crate::testing::{AdminKey, facts};
 
@@ -32,10 +33,10 @@ fn fixture() -> Fixture {
         hex::encode(facts().measurement),
         hex::encode(facts().initdata)
     );
-    broker.storage.put_resource(&path, RESOURCE).unwrap();
+    broker.storage.put_resource(&path, None, RESOURCE).unwrap();
     broker
         .storage
-        .put_rule(&path, &Rule::from_json(rule.as_bytes()).unwrap())
+        .put_rule(&path, None, &Rule::from_json(rule.as_bytes()).unwrap())
         .unwrap();
     Fixture {
         _dir: dir,
@@ -87,11 +88,11 @@ fn no_line_no_change() {
     broker.audit = AuditLog::failing();
     let rule = br#"{"launch-digests":[],"policy-digests":[]}"#;
     assert!(matches!(
-        broker.store_resource(&admin, &path, b"other", "ref"),
+        broker.store_resource(&admin, &path, None, b"other", "ref"),
         Err(Refusal::Audit(_))
     ));
     assert!(matches!(
-        broker.store_rule(&admin, &path, rule, "ref"),
+        broker.store_rule(&admin, &path, None, rule, "ref"),
         Err(Refusal::Audit(_))
     ));
     assert!(matches!(
@@ -102,7 +103,16 @@ fn no_line_no_change() {
         broker.delete_resource(&admin, &path, "ref"),
         Err(Refusal::Audit(_))
     ));
-    assert_eq!(&**broker.storage.resource(&path).unwrap().unwrap(), RESOURCE);
+    let floor = "model/demo".parse().unwrap();
+    assert!(matches!(
+        broker.raise_floor(&admin, &floor, 2, "ref"),
+        Err(Refusal::Audit(_))
+    ));
+    assert_eq!(broker.storage.floor(&floor).unwrap(), 0);
+    assert_eq!(
+        broker.storage.resource(&path).unwrap().unwrap().bytes.as_slice(),
+        RESOURCE
+    );
     assert_eq!(broker.rule(&path).unwrap().check(&facts()), Ok(()));
 }
 

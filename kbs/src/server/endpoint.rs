@@ -15,31 +15,46 @@ use serde::Serialize;
 use serde_json::json;
 use slog::{Logger, error, info};
 
+use super::metrics::Gauges;
 use super::route::Route;
+use super::sources::Place;
 use super::{Shared, body};
 use crate::admin::Admin;
 use crate::broker::{Broker, Credentials, InSession};
 use crate::refusal::Refusal;
-use crate::storage::Listed;
+use crate::storage::{FloorName, Listed};
 
 /// A successful answer.
-#[derive(Default)]
 struct Answer {
     body: Vec<u8>,
+    /// Its media type.
+    kind: &'static str,
     cookie: Option<String>,
 }
+
+const JSON: &str = "application/json";
 
 /// Answers a request. Every request gets a correlation id, which a refusal shows and the log repeats.
 pub(super) async fn answer(
     shared: Arc<Shared>,
     request: Request<Incoming>,
+    place: &Place,
     log: Logger,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
+    let started = shared.clock.uptime();
     let reference = reference();
     let log = log.new(slog::o!("ref" => reference.clone()));
     let method = request.method().clone();
-    let response = match handle(&shared, request, &reference).await {
-        Ok(answer) => respond(StatusCode::OK, answer.body, answer.cookie),
+    let route = Route::find(request.method(), request.uri().path(), request.uri().query());
+    let kind = route.as_ref().ok().cloned();
+    let limited = !place.request(started);
+    let answer = match route {
+        _ if limited => Err(Refusal::TooFast),
+        Ok(route) => handle(&shared, route, request, &reference).await,
+        Err(refusal) => Err(refusal),
+    };
+    let response = match answer {
+        Ok(answer) => respond(StatusCode::OK, answer),
         Err(refusal) => {
             let (status, information) = refusal.answer(&reference);
             if status.is_server_error() {
@@ -50,14 +65,33 @@ pub(super) async fn answer(
                 let kind = information.name().to_owned();
                 info!(log, "request refused"; "method" => %method, "kind" => kind, "cause" => %refusal);
             }
-            respond(status, serde_json::to_vec(&information).unwrap_or_default(), None)
+            let answer = Answer {
+                body: serde_json::to_vec(&information).unwrap_or_default(),
+                kind: JSON,
+                cookie: None,
+            };
+            respond(status, answer)
         }
     };
+    let took = shared.clock.uptime().saturating_sub(started);
+    shared.metrics.count(kind.as_ref(), response.status(), limited, took);
     Ok(response)
 }
 
-async fn handle(shared: &Shared, request: Request<Incoming>, reference: &str) -> Result<Answer, Refusal> {
-    let route = Route::find(request.method(), request.uri().path())?;
+async fn handle(shared: &Shared, route: Route, request: Request<Incoming>, reference: &str) -> Result<Answer, Refusal> {
+    if route == Route::Metrics {
+        let (waiting_sessions, attested_sessions) = shared.broker.sessions();
+        let gauges = Gauges {
+            waiting_sessions,
+            attested_sessions,
+            audit_lines: shared.broker.audit_lines(),
+        };
+        return Ok(Answer {
+            body: shared.metrics.text(&gauges).into_bytes(),
+            kind: "text/plain; version=0.0.4",
+            cookie: None,
+        });
+    }
     let credentials = credentials(request.headers());
     // Before the body is read: whoever is no admin does not get to send one.
     let admin = route
@@ -83,22 +117,73 @@ fn act(
 ) -> Result<Answer, Refusal> {
     let admin = || admin.ok_or(Refusal::Admin(crate::admin::AdminError::Missing));
     match route {
-        Route::Health => Ok(Answer::default()),
+        Route::Health | Route::Metrics => Ok(Answer {
+            body: Vec::new(),
+            kind: JSON,
+            cookie: None,
+        }),
         Route::Auth => in_session(broker.challenge(body)?),
         Route::Attest => in_session(broker.attest(credentials, body, reference)?),
         Route::Release(path) => json(&broker.release(credentials, &path, reference)?),
-        Route::StoreResource(path) => done(broker.store_resource(admin()?, &path, body, reference)),
+        Route::StoreResource(path, offered) => {
+            stored(broker.store_resource(admin()?, &path, offered, body, reference)?)
+        }
         Route::DeleteResource(path) => done(broker.delete_resource(admin()?, &path, reference)),
-        Route::StoreRule(path) => done(broker.store_rule(admin()?, &path, body, reference)),
+        Route::StoreRule(path, offered) => stored(broker.store_rule(admin()?, &path, offered, body, reference)?),
         Route::DeleteRule(path) => done(broker.delete_rule(admin()?, &path, reference)),
         Route::ShowRule(path) => admin().and_then(|_| json(&broker.rule(&path)?)),
         Route::List => {
             admin()?;
-            let line = |Listed { path, bytes, rule }| json!({"path": path, "bytes": bytes, "rule": rule});
             let resources: Vec<_> = broker.list()?.into_iter().map(line).collect();
             json(&json!({ "resources": resources }))
         }
+        Route::ShowOwners(path) => admin().and_then(|_| json(&broker.ownership(&path)?)),
+        Route::StoreOwners(path) => {
+            let generation = broker.store_owners(admin()?, &path, body, reference)?;
+            json(&json!({ "generation": generation }))
+        }
+        Route::Audit(from) => {
+            admin()?;
+            Ok(Answer {
+                body: broker.audit_page(from)?,
+                kind: "application/jsonl",
+                cookie: None,
+            })
+        }
+        Route::Backup => Ok(Answer {
+            body: broker.backup(admin()?, reference)?,
+            kind: "application/octet-stream",
+            cookie: None,
+        }),
+        Route::Restore => {
+            let (made, values) = broker.restore(admin()?, body, reference)?;
+            json(&json!({"made": made, "values": values}))
+        }
+        Route::Jwks => json(&broker.jwks()?),
+        Route::RotateTokenKey => {
+            let (id, activates) = broker.rotate_token_key(admin()?, reference)?;
+            json(&json!({"kid": id, "activates": activates}))
+        }
+        Route::Approve(path) => done(broker.approve(&path, body, reference)),
+        Route::RaiseFloor(name, to) => done(broker.raise_floor(admin()?, &name, to, reference)),
+        Route::Floors => {
+            admin()?;
+            let floor = |(name, least): (FloorName, u64)| json!({"name": name.to_string(), "floor": least});
+            let floors: Vec<_> = broker.floors()?.into_iter().map(floor).collect();
+            json(&json!({ "floors": floors }))
+        }
     }
+}
+
+/// Members that do not apply are `null`.
+fn line(listed: Listed) -> serde_json::Value {
+    let (version, bytes) = listed.resource.unzip();
+    let (rule_version, rule) = listed.rule.unzip();
+    json!({"path": listed.path, "version": version, "bytes": bytes, "rule": rule, "rule-version": rule_version})
+}
+
+fn stored(version: u64) -> Result<Answer, Refusal> {
+    json(&json!({ "version": version }))
 }
 
 fn done(result: Result<(), Refusal>) -> Result<Answer, Refusal> {
@@ -117,14 +202,19 @@ fn in_session<T: Serialize>(answer: InSession<T>) -> Result<Answer, Refusal> {
 
 fn json(body: &impl Serialize) -> Result<Answer, Refusal> {
     let body = serde_json::to_vec(body).map_err(|_| Refusal::Internal)?;
-    Ok(Answer { body, cookie: None })
+    Ok(Answer {
+        body,
+        kind: JSON,
+        cookie: None,
+    })
 }
 
-fn respond(status: StatusCode, body: Vec<u8>, cookie: Option<String>) -> Response<Full<Bytes>> {
+fn respond(status: StatusCode, answer: Answer) -> Response<Full<Bytes>> {
+    let Answer { body, kind, cookie } = answer;
     let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = status;
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if let Some(Ok(mut cookie)) = cookie.map(HeaderValue::try_from) {
         cookie.set_sensitive(true);

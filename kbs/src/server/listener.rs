@@ -63,6 +63,10 @@ async fn told(stop: &mut watch::Receiver<bool>) {
 /// One connection, from handshake to end.
 async fn serve(stream: TcpStream, peer: SocketAddr, shared: Arc<Shared>, mut stop: watch::Receiver<bool>) {
     let deadlines = shared.deadlines;
+    // Before the handshake, which costs the broker more than the peer.
+    let Some(place) = shared.sources.connect(peer.ip(), shared.clock.uptime()) else {
+        return debug!(shared.log, "too many connections of one source"; "peer" => peer.to_string());
+    };
     let log = shared.log.new(slog::o!("peer" => peer.to_string()));
     let handshake = timeout(
         deadlines.handshake,
@@ -76,7 +80,7 @@ async fn serve(stream: TcpStream, peer: SocketAddr, shared: Arc<Shared>, mut sto
             Err(_) => return debug!(log, "TLS handshake took too long"),
         },
     };
-    let service = service_fn(|request| endpoint::answer(shared.clone(), request, log.clone()));
+    let service = service_fn(|request| endpoint::answer(shared.clone(), request, &place, log.clone()));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(deadlines.headers)

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustls::ServerConfig;
-use rustls::version::{TLS12, TLS13};
+use rustls::version::TLS13;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
@@ -28,7 +28,7 @@ pub(super) fn load(files: &TlsFiles) -> Result<Arc<ServerConfig>, TlsError> {
         path: files.key.clone(),
     })?;
     let mut config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_protocol_versions(&[&TLS13, &TLS12])
+        .with_protocol_versions(&[&TLS13])
         .and_then(|config| config.with_no_client_auth().with_single_cert(chain, key))
         .map_err(|source| TlsError::Identity { source })?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];

@@ -9,13 +9,21 @@ use crate::fixture::{Fixture, Sent};
 use crate::guest::Guest;
 
 const KEY: &[u8] = b"thirty-two bytes of a model key.";
-const ENDPOINTS: [(Method, &str); 6] = [
+const ENDPOINTS: [(Method, &str); 14] = [
     (Method::POST, "resource/a/b/c"),
     (Method::DELETE, "resource/a/b/c"),
     (Method::GET, "cella-rule/a/b/c"),
     (Method::POST, "cella-rule/a/b/c"),
     (Method::DELETE, "cella-rule/a/b/c"),
     (Method::GET, "cella-resources"),
+    (Method::POST, "cella-floor/model/demo?version=1"),
+    (Method::GET, "cella-floors"),
+    (Method::POST, "cella-token-key"),
+    (Method::GET, "cella-audit?from=0"),
+    (Method::GET, "cella-backup"),
+    (Method::POST, "cella-restore"),
+    (Method::GET, "cella-owners/a/b/c"),
+    (Method::POST, "cella-owners/a/b/c"),
 ];
 
 #[tokio::test]
@@ -99,8 +107,8 @@ async fn t5_resources_and_rules_are_kept_shown_and_removed() {
     assert_eq!(
         listed,
         json!({"resources": [
-            {"path": "a/b/c", "bytes": 32, "rule": whole},
-            {"path": "a/b/d", "bytes": null, "rule": whole},
+            {"path": "a/b/c", "version": 1, "bytes": 32, "rule": whole, "rule-version": 1},
+            {"path": "a/b/d", "version": null, "bytes": null, "rule": whole, "rule-version": 1},
         ]})
     );
 

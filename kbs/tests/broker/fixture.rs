@@ -141,6 +141,27 @@ impl Fixture {
         send(&self.client(), request).await
     }
 
+    /// A successful answer's bytes and media type.
+    pub(crate) async fn send_raw(&self, request: Sent<'_>) -> (Vec<u8>, String) {
+        let response = respond(&self.client(), request).await;
+        assert_eq!(response.status, StatusCode::OK);
+        let kind = response.headers["content-type"].to_str().unwrap().to_owned();
+        (response.bytes(64 << 20).await.unwrap().to_vec(), kind)
+    }
+
+    /// A page that stands outside of the protocol, as text, and its media type.
+    pub(crate) async fn get_page(&self, path: &str) -> (String, String) {
+        let client = self.client();
+        let response = client
+            .send(Method::GET, path, HeaderMap::new(), Bytes::new())
+            .await
+            .unwrap();
+        assert_eq!(response.status, StatusCode::OK);
+        let kind = response.headers["content-type"].to_str().unwrap().to_owned();
+        let body = response.bytes(1 << 20).await.unwrap();
+        (String::from_utf8(body.to_vec()).unwrap(), kind)
+    }
+
     /// An admin's token, good for two minutes.
     pub(crate) fn admin_token(&self) -> String {
         let now = self.clock.unix().as_secs();
@@ -290,7 +311,14 @@ impl Answer {
     }
 }
 
-pub(crate) async fn send(client: &Client, request: Sent<'_>) -> Answer {
+async fn respond(client: &Client, request: Sent<'_>) -> cella_http::Response {
+    try_send(client, request).await.unwrap()
+}
+
+pub(crate) async fn try_send(
+    client: &Client,
+    request: Sent<'_>,
+) -> Result<cella_http::Response, cella_http::HttpError> {
     let mut headers = HeaderMap::new();
     if let Some(token) = request.bearer {
         headers.insert(AUTHORIZATION, HeaderValue::try_from(format!("Bearer {token}")).unwrap());
@@ -301,10 +329,13 @@ pub(crate) async fn send(client: &Client, request: Sent<'_>) -> Answer {
             HeaderValue::try_from(format!("kbs-session-id={cookie}")).unwrap(),
         );
     }
-    let response = client
+    client
         .send(request.method, &request.path, headers, Bytes::from(request.body))
         .await
-        .unwrap();
+}
+
+pub(crate) async fn send(client: &Client, request: Sent<'_>) -> Answer {
+    let response = respond(client, request).await;
     let (status, headers) = (response.status, response.headers.clone());
     assert_eq!(headers["cache-control"], "no-store");
     let cookie = headers.get(SET_COOKIE).map(|value| {

@@ -4,8 +4,8 @@ use std::sync::OnceLock;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use cella_attest::Evidence;
 use cella_attest::sim::{Authority, Chip, ChipSpec, Claims};
+use cella_attest::{Evidence, trustee};
 use cella_kbs_client::TeeKey;
 use cella_kbs_client::wire;
 use cella_policy::initdata;
@@ -74,6 +74,14 @@ impl Guest {
             "runtime-data": {"nonce": nonce, "tee-pubkey": key},
             "tee-evidence": {"primary_evidence": evidence, "additional_evidence": ""},
         })
+    }
+
+    /// The same in the form of Trustee and its clients.
+    pub(crate) fn attestation_as_trustee(&self, nonce: &str) -> Value {
+        let mut body = self.attestation(nonce);
+        let evidence = self.evidence(wire::report_data(nonce, &self.key.public(), ""));
+        body["tee-evidence"]["primary_evidence"] = trustee::to_json(&evidence).unwrap();
+        body
     }
 
     /// A rule that names this guest.

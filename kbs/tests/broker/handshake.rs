@@ -3,6 +3,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use cella_attest::snp::{POLICY_DEBUG, POLICY_MIGRATE_MA};
+use cella_attest::trustee;
 use cella_kbs_client::{KbsClient, KbsError, TeeKey};
 use serde_json::{Value, json};
 
@@ -32,7 +33,7 @@ async fn one_attestation_many_keys() {
     fixture.store("demo/image-kek/1", b"another", &guest.rule()).await;
 
     let mut client = KbsClient::new(fixture.client(), "snp");
-    let evidence = async |report_data| serde_json::to_value(guest.evidence(report_data));
+    let evidence = async |report_data| trustee::to_json(&guest.evidence(report_data));
     let mut session = client.attest(&guest.initdata, evidence).await.unwrap();
     assert_eq!(&**session.resource("demo/model-kek/1").await.unwrap(), KEY);
     assert_eq!(&**session.resource("demo/image-kek/1").await.unwrap(), b"another");

@@ -12,9 +12,14 @@
 
 mod admin;
 mod body;
+mod faults;
 mod fixture;
 mod guest;
 mod handshake;
 mod hostile;
+mod owners;
 mod program;
 mod release;
+mod rollback;
+mod trustee;
+mod years;

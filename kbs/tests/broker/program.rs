@@ -12,10 +12,13 @@ use tokio::time::{interval, timeout};
 use crate::fixture::{Sent, auth_body, client, make_folder, send, sign};
 use crate::guest::Guest;
 
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 fn program() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_cella-kbs"));
+    piped(Command::new(env!("CARGO_BIN_EXE_cella-kbs")))
+}
+
+fn piped(mut command: Command) -> Command {
     command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -35,12 +38,17 @@ async fn run(arguments: &[&str]) -> (Option<i32>, String) {
 }
 
 /// Starts the broker and waits until it listens.
-async fn serve(folder: &Path) -> (Child, cella_http::Client) {
+pub(crate) async fn serve(folder: &Path) -> (Child, cella_http::Client) {
+    serve_by(program(), folder).await
+}
+
+/// The same with a command that ends in the program's name.
+pub(crate) async fn serve_by(command: Command, folder: &Path) -> (Child, cella_http::Client) {
     let address_file = folder.join("state/address");
     if address_file.exists() {
         std::fs::remove_file(&address_file).unwrap();
     }
-    let child = program()
+    let child = piped(command)
         .arg("serve")
         .arg("--config")
         .arg(folder.join("config.toml"))
@@ -59,7 +67,7 @@ async fn serve(folder: &Path) -> (Child, cella_http::Client) {
     (child, client(folder, address))
 }
 
-fn signal(child: &Child, name: &str) {
+pub(crate) fn signal(child: &Child, name: &str) {
     let pid = child.id().unwrap().to_string();
     assert!(
         std::process::Command::new("kill")
@@ -70,7 +78,7 @@ fn signal(child: &Child, name: &str) {
     );
 }
 
-fn admin_token(folder: &Path) -> String {
+pub(crate) fn admin_token(folder: &Path) -> String {
     let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
     sign(
         folder,

@@ -134,7 +134,7 @@ fn der(data: &[u8]) -> Option<Vec<u8>> {
     if !data.starts_with(b"-----BEGIN") {
         return Some(data.to_vec());
     }
-    crate::x509::pem::chain(std::str::from_utf8(data).ok()?, 1)?.pop()
+    crate::x509::pem_chain(std::str::from_utf8(data).ok()?, 1)?.pop()
 }
 
 #[derive(Serialize, Deserialize)]

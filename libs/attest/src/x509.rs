@@ -5,7 +5,7 @@
 
 mod certificate;
 mod crl;
-pub(crate) mod pem;
+mod pem;
 
 pub(crate) use certificate::{Cert, Scheme, valid_between};
 pub use certificate::{CertRole, ChainError};
