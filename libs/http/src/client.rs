@@ -18,7 +18,7 @@ use crate::tls::TlsRoots;
 /// How long a client waits and how much it takes.
 #[derive(Debug, Clone)]
 pub struct ClientConfig {
-    /// For name, TCP and TLS together. Default 10 s.
+    /// For name, TCP and TLS together. Default 30 s: a guest on a busy host has waited longer than 10.
     pub connect_timeout: Duration,
     /// The longest silence on the wire while a request is sent, its answer awaited or a body read. Default 30 s.
     ///
@@ -31,7 +31,7 @@ pub struct ClientConfig {
 impl Default for ClientConfig {
     fn default() -> Self {
         Self {
-            connect_timeout: Duration::from_secs(10),
+            connect_timeout: Duration::from_secs(30),
             read_timeout: Duration::from_secs(30),
             max_header_bytes: 64 * 1024,
         }
