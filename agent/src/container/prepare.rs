@@ -140,9 +140,10 @@ pub(super) fn process(
         terminal,
         no_new_privileges: admitted.no_new_privileges,
         ambient: rights.ambient,
-        seccomp: match rights.agent_seccomp && !rights.privileged {
-            true => SeccompPlan::Container,
-            false => SeccompPlan::Machine,
+        seccomp: match (rights.privileged, rights.agent_seccomp, &rights.host_seccomp) {
+            (true, ..) | (false, false, Some(_)) => SeccompPlan::Machine,
+            (false, true, _) => SeccompPlan::Container,
+            (false, false, None) => SeccompPlan::Unconfined,
         },
         host_seccomp: rights.host_seccomp.clone(),
     };

@@ -173,9 +173,11 @@ pub struct ProcessPlan {
 pub enum SeccompPlan {
     /// An allow-list: what a container needs.
     Container,
-    /// For a privileged container, and for one whose calls the policy leaves to the host: everything but what would reach the
-    /// host or replace the kernel.
+    /// For a privileged container, and for one whose calls the policy leaves to a filter of the host's: everything but what
+    /// would reach the host or replace the kernel.
     Machine,
+    /// None: the policy leaves it to the host, and the host asks for none.
+    Unconfined,
 }
 
 /// Size of a terminal in characters; 0 = not said.

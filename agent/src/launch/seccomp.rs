@@ -40,9 +40,9 @@ pub fn programs() -> Result<[BpfProgram; 2], BackendError> {
     Ok([allow, unknown])
 }
 
-/// The program that no container is without: a privileged one may do anything to the guest, and one whose calls the policy
-/// leaves to the host whatever that lets pass; but none speaks to the host in the agent's place nor puts another kernel or
-/// kernel code in place of what was measured. io_uring would open sockets past any filter.
+/// The program that no container is without but an unconfined one: a privileged one may do anything to the guest, and one whose calls
+/// the policy leaves to the host's filter whatever that lets pass; but none speaks to the host in the agent's place nor puts another
+/// kernel or kernel code in place of what was measured. io_uring would open sockets past any filter.
 pub fn machine_program() -> Result<BpfProgram, BackendError> {
     let vsock = rule(0, SeccompCmpOp::Eq, i64::from(libc::AF_VSOCK).cast_unsigned())?;
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
@@ -64,6 +64,7 @@ pub(super) fn install(plan: SeccompPlan, host: Option<&HostSeccomp>) -> Result<(
     let mut all = match plan {
         SeccompPlan::Container => programs().map_err(unbuilt)?.to_vec(),
         SeccompPlan::Machine => vec![machine_program().map_err(unbuilt)?],
+        SeccompPlan::Unconfined => Vec::new(),
     };
     if let Some(host) = host {
         all.extend(host.programs().map_err(unbuilt)?);

@@ -15,7 +15,7 @@ use cella_agent::{
         CgroupRoot, ContainerError, ContainerId, Containers, Creation, Ended, ExecCreation, ExecId, Limits, ProcessId,
         Setting, StreamNumbers, Supply, WantedPipes,
     },
-    launch::Launcher,
+    launch::{HostSeccomp, Launcher},
     network::NetworkPlan,
     pod::Pod,
     reaper::Reaper,
@@ -58,6 +58,8 @@ pub fn is_root() -> bool {
 pub struct Machine {
     pub dir: TempDir,
     pub containers: Containers,
+    /// The host's system call filter for the container.
+    pub host_seccomp: Option<HostSeccomp>,
     pub streams: Streams,
     pub stages: StageLog,
 }
@@ -98,6 +100,7 @@ impl Machine {
         Self {
             dir,
             containers,
+            host_seccomp: None,
             streams,
             stages,
         }
@@ -108,7 +111,7 @@ impl Machine {
         self.containers.create(Creation {
             id: id(),
             admission: admission(policy),
-            host_seccomp: None,
+            host_seccomp: self.host_seccomp.clone(),
             pipes: WantedPipes {
                 stdin: true,
                 stdout: true,

@@ -184,7 +184,7 @@ fn describe_process(out: &mut Out, container: &ContainerPolicy) {
         Seccomp::Host => out.field("system calls", "the agent's filter, and the host's on top of it"),
         Seccomp::Any => out.field(
             "system calls",
-            "ANY that the host's filter lets pass, but for vsock, io_uring and other kernels",
+            "ANY that the host's filter lets pass; where the host has none, vsock to the host too",
         ),
     }
 }

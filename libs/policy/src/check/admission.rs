@@ -37,7 +37,7 @@ pub struct Admission<'p> {
     /// Whether the host's system call filter holds, if it has one.
     pub host_seccomp: bool,
     /// Whether the agent's own list holds. False only where the policy leaves it to the host; what reaches the host or replaces
-    /// the kernel is denied even then.
+    /// the kernel is denied even then, if the host has a filter.
     pub agent_seccomp: bool,
     /// Paths of extra devices: only for a privileged container. Below `/dev`.
     pub devices: Vec<String>,

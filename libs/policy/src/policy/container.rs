@@ -143,8 +143,8 @@ pub enum Seccomp {
     Agent,
     /// The agent's, and the host's on top of it.
     Host,
-    /// The host's in place of the agent's list, or none where the host has none; what reaches the host or replaces the kernel
-    /// stays denied.
+    /// The host's in place of the agent's list, with what reaches the host or replaces the kernel denied; or
+    /// none where the host has none: a container may then open vsock, too.
     Any,
 }
 
