@@ -224,9 +224,9 @@ fn many_execs(f: &Fixture) -> Result<()> {
 
 fn terminal(f: &Fixture) -> Result<()> {
     let container = open(f, WAITS, &format!("{ANY}terminal = true\n"))?;
-    // script gives ctr a terminal of its own, of 77 columns and 33 rows.
+    // script gives ctr a terminal of its own, of 77 columns and 33 rows. ctr tells the size when the process runs already.
     let inner = format!(
-        "stty cols 77 rows 33; exec {} -a {} task exec -t --exec-id tty {} /bin/busybox sh -c 'tty; stty size; stty size </dev/console; exit 6'",
+        "stty cols 77 rows 33; exec {} -a {} task exec -t --exec-id tty {} /bin/busybox sh -c 'tty; for n in 1 2 3 4 5 6 7 8 9; do stty size && break; sleep 1; done; exit 6'",
         f.stack.var("CTR"),
         f.stack.var("CONTAINERD"),
         container.id
