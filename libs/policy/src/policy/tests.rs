@@ -1,5 +1,7 @@
 //! The example of the documentation, and one policy for each rule that it breaks.
 
+mod pods;
+
 use super::*;
 
 pub(crate) const EXAMPLE: &str = include_str!("example.toml");
@@ -416,74 +418,6 @@ fn a_broker_is_needed_for_keys_alone() {
     let policy = Policy::parse(&plain).unwrap();
     assert!(policy.kbs().is_none() && policy.key_ids().is_empty());
     assert_eq!(Policy::parse(&policy.to_toml()).unwrap(), policy);
-}
-
-#[test]
-fn new_keys_are_checked_as_the_old_ones_are() {
-    let refused = |key: &str| refused("name = \"server\"", &format!("name = \"server\"\n{key}"));
-    for key in [
-        "instances = 0",
-        "instances = 1025",
-        "exec = [[]]",
-        &format!("env-allow = [{}]", "\"A\",".repeat(65)),
-    ] {
-        let error = refused(key);
-        assert!(matches!(error, PolicyError::Range { .. }), "{key}: {error}");
-    }
-    for key in ["instances = \"many\"", "exec = \"some\""] {
-        assert!(matches!(refused(key), PolicyError::Choice { .. }), "{key}");
-    }
-    for key in [
-        "match = \"any\"",
-        "volumes = \"all\"",
-        "seccomp = \"none\"",
-        "instances = -1",
-        "rlimits = 1",
-    ] {
-        assert!(matches!(refused(key), PolicyError::Syntax { .. }), "{key}");
-    }
-    assert!(matches!(refused("env-allow = [\"A=b\"]"), PolicyError::Name { .. }));
-    assert!(matches!(refused("exec = [[\"\"]]"), PolicyError::Text { .. }));
-    let user = "user = { uid = 65534, gid = 65534, additional-gids = [] }";
-    let message = said(user, "user = \"nobody\"");
-    assert!(message.contains("\"image\", \"any\" or a table"), "{message}");
-    let pod = |lines: &str| Policy::parse(&format!("{EXAMPLE}\n[pod]\n{lines}")).unwrap_err();
-    assert!(matches!(
-        pod("sysctl = [\"kernel.core_pattern\"]"),
-        PolicyError::Name { .. }
-    ));
-    assert!(matches!(pod("forward-ports = [0]"), PolicyError::Range { .. }));
-    assert!(matches!(pod("forward-ports = [65536]"), PolicyError::Syntax { .. }));
-    assert!(matches!(pod("forward-ports = \"all\""), PolicyError::Choice { .. }));
-    assert!(matches!(
-        pod(&format!("forward-ports = [{}]", "1,".repeat(65))),
-        PolicyError::Range { .. }
-    ));
-}
-
-#[test]
-fn volumes_have_a_kind_and_a_place_of_their_own() {
-    let volume = |destination: &str, kind: &str| {
-        let entry = format!("[[container.volume]]\ndestination = {destination:?}\nkind = {kind:?}\n\n[[model]]");
-        EXAMPLE.replacen("[[model]]", &entry, 1)
-    };
-    for good in [
-        "/config",
-        "/dev/shm",
-        "/dev/termination-log",
-        "/run/secrets",
-        "/etc/hosts",
-    ] {
-        assert!(Policy::parse(&volume(good, "secret")).is_ok(), "{good}");
-    }
-    for bad in ["/", "/proc/x", "/sys", "/dev", "/dev/null", "/models/demo/x", "/tmp"] {
-        let error = Policy::parse(&volume(bad, "secret")).unwrap_err();
-        assert!(matches!(error, PolicyError::Overlap { .. }), "{bad}: {error}");
-    }
-    let kind = Policy::parse(&volume("/config", "host-path")).unwrap_err();
-    assert!(kind.to_string().contains("no kind of volume"), "{kind}");
-    let both = volume("/config", "secret").replace("name = \"server\"", "name = \"server\"\nvolumes = \"any\"");
-    assert!(matches!(Policy::parse(&both), Err(PolicyError::Text { .. })));
 }
 
 #[test]
