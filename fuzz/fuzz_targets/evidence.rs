@@ -15,4 +15,8 @@ fuzz_target!(|data: &[u8]| {
     if let Ok(evidence) = serde_json::from_slice(data).map_err(drop).and_then(|json| trustee::from_json(json).map_err(drop)) {
         assert!(trustee::to_json(&evidence).is_ok());
     }
+    if let Ok(evidence) = serde_json::from_slice(data).map_err(drop).and_then(|json| trustee::td_from_json(json).map_err(drop)) {
+        let again = trustee::td_to_json(&evidence).expect("what was read can be written");
+        assert_eq!(trustee::td_from_json(again).expect("round trip"), evidence);
+    }
 });

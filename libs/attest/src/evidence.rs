@@ -1,7 +1,11 @@
 //! Evidence as it travels: a report and the certificates that lead to its signature.
 
+mod td;
+
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Serialize};
+
+pub use td::{MAX_EVENT_LOG, MAX_QUOTE, TdEvidence};
 
 use crate::snp::REPORT_LEN;
 
@@ -148,8 +152,13 @@ impl From<Evidence> for Wire {
     }
 }
 
+/// Base64, standard and padded.
+pub(crate) fn encode(bytes: &[u8]) -> String {
+    STANDARD.encode(bytes)
+}
+
 /// Decodes base64 of at most `max` bytes; the length is looked at first.
-fn decode(text: &str, max: usize) -> Option<Vec<u8>> {
+pub(crate) fn decode(text: &str, max: usize) -> Option<Vec<u8>> {
     if text.len() > max.div_ceil(3) * 4 {
         return None;
     }

@@ -8,7 +8,7 @@
 //!
 //! | feature | adds |
 //! |---|---|
-//! | (none) | [`Evidence`], [`snp`] reports, writing [`trustee`]'s form, [`configfs`]: all that a guest needs |
+//! | (none) | [`Evidence`], [`TdEvidence`], [`snp`] reports, writing [`trustee`]'s forms, [`configfs`]: all that a guest needs |
 //! | `verify` | `verify()` for SEV-SNP, modules `tdx` and `conditions`: verifiers, with X.509. Never in the guest |
 //! | `measure` | module `measure`: launch digest, MRTD and RTMRs of a firmware, kernel, initrd and command line |
 //! | `sim-issue` | module `sim`: development roots, and reports signed under them |
@@ -49,7 +49,7 @@ mod vectors;
 
 #[cfg(feature = "verify")]
 pub use anchors::{Anchor, AnchorError, Anchors};
-pub use evidence::{Evidence, EvidenceError};
+pub use evidence::{Evidence, EvidenceError, MAX_EVENT_LOG, MAX_QUOTE, TdEvidence};
 pub use hex_bytes::Hex;
 #[cfg(feature = "verify")]
 pub use snp::VerifyOptions;

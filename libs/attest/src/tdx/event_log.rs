@@ -5,10 +5,9 @@
 
 use ring::digest::{Context, SHA384};
 
+pub use crate::evidence::MAX_EVENT_LOG;
 use crate::reader::Reader;
 
-/// Largest log that is looked at, in bytes: the largest area that firmware sets aside.
-pub const MAX_EVENT_LOG: usize = 1 << 20;
 /// Most events that are looked at. A boot with GRUB has about 50.
 const MAX_EVENTS: usize = 4096;
 /// Most digests of an event, and most algorithms of a log.

@@ -10,10 +10,8 @@ use super::{
     enclave,
     report::{LEN_10, LEN_15, LEN_15_EX, TdReport},
 };
+pub use crate::evidence::MAX_QUOTE;
 use crate::reader::Reader;
-
-/// Largest quote that is looked at, in bytes. Real ones take 5 KiB.
-pub const MAX_QUOTE: usize = 16 * 1024;
 
 /// Header of every quote.
 const HEADER: usize = 48;

@@ -24,6 +24,7 @@ use super::{
 };
 use crate::{
     digest::sha256,
+    evidence::TdEvidence,
     hex_bytes::Hex,
     x509::{Cert, CertRole, ChainError, Crl, CrlRole, Scheme, pem_chain},
 };
@@ -37,6 +38,15 @@ pub struct TdxEvidence<'a> {
     pub quote: &'a [u8],
     /// The event log that leads to its RTMRs, where it came along.
     pub event_log: Option<&'a [u8]>,
+}
+
+impl<'a> From<&'a TdEvidence> for TdxEvidence<'a> {
+    fn from(evidence: &'a TdEvidence) -> Self {
+        Self {
+            quote: &evidence.quote,
+            event_log: evidence.event_log.as_deref(),
+        }
+    }
 }
 
 /// What a quote must say.

@@ -5,6 +5,7 @@ use sev::firmware::guest::AttestationReport;
 use sev::parser::ByteParser;
 
 use super::*;
+use crate::trustee::is_trustee;
 use crate::vectors;
 
 /// Every byte that the form has a member for is set, and differs from its neighbours.
