@@ -1,5 +1,7 @@
 //! The roots that a verifier believes.
 
+pub(crate) mod builtin;
+
 use x509_cert::{
     Certificate,
     der::{DecodePem, Encode},

@@ -5,7 +5,7 @@ use std::time::Duration;
 use x509_cert::Certificate;
 
 use crate::{
-    anchors::{Anchor, Anchors},
+    anchors::{Anchor, Anchors, builtin},
     hex_bytes::Hex,
     verify::VerifyError,
     x509::{Cert, CertRole, ChainError, Crl, CrlError, CrlRole, Scheme},
@@ -26,6 +26,8 @@ pub(crate) struct ChainChecks<'a> {
 
 /// Verifies a chain up to an anchor.
 ///
+/// A certificate of AMD's chips that comes alone is put under AMD's own, which are built in.
+///
 /// Gives the certificate of the endorsement key and the anchor. The root's key is compared first, so nobody makes this function verify
 /// signatures without naming a known root.
 pub(crate) fn verify_chain<'a>(
@@ -33,11 +35,15 @@ pub(crate) fn verify_chain<'a>(
     anchors: &'a Anchors,
     checks: ChainChecks<'_>,
 ) -> Result<(Certificate, &'a Anchor), VerifyError> {
-    let [vek, ask, ark] = chain else {
-        let needed = "VCEK, ASK and ARK";
-        let found = chain.len();
-        return Err(ChainError::Length { found, needed }.into());
+    let complete = match chain {
+        [vek, ask, ark] => Some((vek, ask, ark)),
+        [vek] => builtin::above(vek).map(|[ask, ark]| (vek, ask, ark)),
+        _ => None,
     };
+    let (vek, ask, ark) = complete.ok_or(ChainError::Length {
+        found: chain.len(),
+        needed: "VCEK, ASK and ARK, or AMD's VCEK alone",
+    })?;
     let ark = Cert::parse(CertRole::Root, ark)?;
     let spki_sha256 = ark.spki_sha256()?;
     let anchor = anchors.find(&spki_sha256).ok_or(ChainError::NotAnAnchor {

@@ -191,6 +191,44 @@ fn a_real_turin_chain_verifies_and_signs_no_other_chips_report() {
 }
 
 #[test]
+fn a_chips_certificate_alone_is_put_under_amds_own() {
+    for whole in [milan(), genoa()] {
+        let alone = Evidence {
+            chain: whole.chain[..1].to_vec(),
+            ..whole.clone()
+        };
+        assert_eq!(check(&alone, &lenient()).unwrap(), check(&whole, &lenient()).unwrap());
+        let report = Report::parse(&alone.report).unwrap();
+        let expected = Expected {
+            report_data: &report.report_data,
+            host_data: None,
+            vmpl: report.vmpl,
+        };
+        let error = verify(&alone, &Anchors::none(), &expected).unwrap_err();
+        assert!(
+            matches!(error, VerifyError::Chain(ChainError::NotAnAnchor { .. })),
+            "{error:?}"
+        );
+        let two = Evidence {
+            chain: whole.chain[..2].to_vec(),
+            ..whole
+        };
+        let error = check(&two, &lenient()).unwrap_err();
+        assert!(
+            matches!(error, VerifyError::Chain(ChainError::Length { found: 2, .. })),
+            "{error:?}"
+        );
+    }
+    // The name of an issuer is no more than a name: a certificate of another product's chip signs nothing here.
+    let other = Evidence {
+        chain: vec![vectors::read("turin-vcek.der")],
+        ..milan()
+    };
+    let error = check(&other, &lenient()).unwrap_err();
+    assert!(matches!(error, VerifyError::ReportSignature), "{error:?}");
+}
+
+#[test]
 fn t20_milan_is_refused_by_default() {
     let error = check(&milan(), &VerifyOptions::default().min_version(2)).unwrap_err();
     assert!(matches!(error, VerifyError::MilanRefused), "{error:?}");
