@@ -4,9 +4,11 @@
 //! matches nothing. Checking is pure and gives the class of the first demand that is not met.
 
 mod digests;
+mod measurements;
 mod snp;
 mod tdx;
 
 pub use digests::{ConditionError, List};
+pub use measurements::{Lookup, MeasurementList, NoReferences};
 pub use snp::SnpConditions;
 pub use tdx::TdxConditions;

@@ -11,6 +11,7 @@
 //! | (none) | [`Evidence`], [`TdEvidence`], [`snp`] reports, writing [`trustee`]'s forms, [`configfs`]: all that a guest needs |
 //! | `verify` | `verify()` for SEV-SNP, modules `tdx` and `conditions`: verifiers, with X.509. Never in the guest |
 //! | `measure` | module `measure`: launch digest, MRTD and RTMRs of a firmware, kernel, initrd and command line |
+//! | `verify` or `measure` | module `reference`: what a publisher signed that its images measure as |
 //! | `sim-issue` | module `sim`: development roots, and reports signed under them |
 
 #[cfg(feature = "verify")]
@@ -25,10 +26,13 @@ pub mod configfs;
 mod digest;
 mod evidence;
 mod hex_bytes;
+mod launch;
 #[cfg(feature = "measure")]
 pub mod measure;
 #[cfg(any(feature = "verify", feature = "measure"))]
 mod reader;
+#[cfg(any(feature = "verify", feature = "measure"))]
+pub mod reference;
 #[cfg(feature = "sim-issue")]
 pub mod sim;
 pub mod snp;
@@ -51,6 +55,7 @@ mod vectors;
 pub use anchors::{Anchor, AnchorError, Anchors};
 pub use evidence::{Evidence, EvidenceError, MAX_EVENT_LOG, MAX_QUOTE, TdEvidence};
 pub use hex_bytes::Hex;
+pub use launch::td_launch_digest;
 #[cfg(feature = "verify")]
 pub use snp::VerifyOptions;
 #[cfg(feature = "verify")]

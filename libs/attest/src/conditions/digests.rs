@@ -3,7 +3,7 @@
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 /// Most entries in one list.
-const MAX: usize = 256;
+pub(super) const MAX: usize = 256;
 
 /// Why conditions are not met, or not conditions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -53,49 +53,5 @@ impl<'de, const N: usize> Deserialize<'de> for List<N> {
             Ok(value)
         };
         texts.iter().map(decode).collect::<Result<_, _>>().map(Self)
-    }
-}
-
-/// A list, or the word `any`: what is not looked at must be said.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum ListOrAny<const N: usize> {
-    Any,
-    List(List<N>),
-}
-
-impl<const N: usize> ListOrAny<N> {
-    pub(super) fn check(&self, list: &'static str, value: &[u8; N]) -> Result<(), ConditionError> {
-        match self {
-            Self::Any => Ok(()),
-            Self::List(values) => values.check(list, value),
-        }
-    }
-}
-
-impl<const N: usize> Serialize for ListOrAny<N> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Self::Any => serializer.serialize_str("any"),
-            Self::List(list) => list.serialize(serializer),
-        }
-    }
-}
-
-impl<'de, const N: usize> Deserialize<'de> for ListOrAny<N> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Form {
-            Word(String),
-            List(Vec<String>),
-        }
-        match Form::deserialize(deserializer)? {
-            Form::Word(word) if word == "any" => Ok(Self::Any),
-            Form::Word(_) => Err(D::Error::custom("neither a list nor the word any")),
-            Form::List(texts) => {
-                let values = serde::de::value::SeqDeserializer::new(texts.into_iter());
-                List::deserialize(values).map(Self::List)
-            }
-        }
     }
 }

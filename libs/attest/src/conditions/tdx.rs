@@ -5,22 +5,28 @@ use std::{str::FromStr, time::Duration};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use x509_cert::der::DateTime;
 
-use super::digests::{ConditionError, List, ListOrAny};
+use super::digests::{ConditionError, List};
+use super::measurements::{ListOrAny, Lookup, MeasurementList};
+use crate::reference::Measured;
 use crate::tdx::{TcbException, TcbStatus, TdxOptions, VerifiedTd};
 
 /// What an owner demands of a TDX guest and of its platform.
 ///
-/// JSON in kebab-case. `mrtd`, `rtmr0`, `rtmr1` and `rtmr2` are mandatory: lists of 96 hex digits, for `rtmr0` also `"any"`, because it changes with
-/// QEMU, memory and devices. `rtmr3` is zero unless a list is given. Without `exceptions` only platforms that Intel calls up to date are met.
+/// JSON in kebab-case. `mrtd`, `rtmr0`, `rtmr1` and `rtmr2` are mandatory: lists of 96 hex digits or `reference:<name>`, for `rtmr0` also `"any"`,
+/// because it changes with QEMU, memory and devices. `rtmr3` is zero unless a list is given. Without `exceptions` only platforms that Intel calls up
+/// to date are met.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct TdxConditions {
-    mrtd: List<48>,
-    rtmr0: ListOrAny<48>,
-    rtmr1: List<48>,
-    rtmr2: List<48>,
+    mrtd: MeasurementList,
+    rtmr0: ListOrAny,
+    rtmr1: MeasurementList,
+    rtmr2: MeasurementList,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    rtmr3: Option<List<48>>,
+    rtmr3: Option<MeasurementList>,
+    /// Demand the event log of the boot, which must have replayed to the registers.
+    #[serde(default)]
+    event_log: bool,
     /// Measurements of the TDX module; without a list any that Intel signed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     mr_seam: Option<List<48>>,
@@ -31,8 +37,12 @@ pub struct TdxConditions {
     /// Lowest security versions of the TDX module: one entry of 32 hex digits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     minimum_tee_tcb_svn: Option<List<16>>,
+    /// Platforms, by their instance id, or by their PPID where they have none; without a list any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     platforms: Option<List<16>>,
+    /// Families of platforms; without a list any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    fmspcs: Option<List<6>>,
     #[serde(default)]
     refuse_smt: bool,
     #[serde(default)]
@@ -53,22 +63,29 @@ impl TdxConditions {
     /// Whether a guest whose evidence was verified meets the conditions now; else the first that it does not.
     ///
     /// The verifier has accepted the guest's attributes before. It must have been told to accept every status that a rule may accept.
+    /// `references` has the values of names in lists.
     ///
     /// # Errors
     /// [`ConditionError`].
-    pub fn check(&self, guest: &VerifiedTd, now: Duration) -> Result<(), ConditionError> {
+    pub fn check(&self, guest: &VerifiedTd, now: Duration, references: &dyn Lookup) -> Result<(), ConditionError> {
         let [rtmr0, rtmr1, rtmr2, rtmr3] = &guest.rtmr;
-        self.mrtd.check("MRTD", &guest.mrtd)?;
-        self.rtmr0.check("RTMR0", rtmr0)?;
-        self.rtmr1.check("RTMR1", rtmr1)?;
-        self.rtmr2.check("RTMR2", rtmr2)?;
+        self.mrtd.check("MRTD", &guest.mrtd, Measured::Mrtd, references)?;
+        self.rtmr0.check("RTMR0", rtmr0, Measured::Rtmr0, references)?;
+        self.rtmr1.check("RTMR1", rtmr1, Measured::Rtmr1, references)?;
+        self.rtmr2.check("RTMR2", rtmr2, Measured::Rtmr2, references)?;
         match &self.rtmr3 {
-            Some(list) => list.check("RTMR3", rtmr3)?,
+            Some(list) => list.check("RTMR3", rtmr3, Measured::Rtmr3, references)?,
             None if *rtmr3 != [0; 48] => return Err(ConditionError::NotListed { list: "RTMR3" }),
             None => {}
         }
         if let Some(list) = &self.mr_seam {
             list.check("MRSEAM", &guest.mr_seam)?;
+        }
+        if let Some(list) = &self.fmspcs {
+            list.check("FMSPC", &guest.platform.fmspc)?;
+        }
+        if self.event_log && !guest.replayed {
+            return Err(ConditionError::Refused("event log missing"));
         }
         let refused = |error: crate::tdx::TdxError| ConditionError::Refused(error.class());
         self.options().judge_platform(guest, now).map_err(refused)
@@ -115,6 +132,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::conditions::NoReferences;
     use crate::tdx::Platform;
 
     fn guest() -> VerifiedTd {
@@ -126,6 +144,7 @@ mod tests {
             mr_config_id: [5; 48],
             report_data: [6; 64],
             attributes: 1 << 28,
+            xfam: 0xe7,
             mr_seam: [7; 48],
             tee_tcb_svn: [8; 16],
             tee_tcb_svn2: None,
@@ -144,6 +163,7 @@ mod tests {
             advisories: Vec::new(),
             tcb_date: Duration::ZERO,
             evaluation: 17,
+            collateral_issued: Duration::ZERO,
             replayed: false,
         }
     }
@@ -164,7 +184,7 @@ mod tests {
 
     #[test]
     fn each_condition_alone() {
-        assert_eq!(conditions(|_| {}).check(&guest(), NOW), Ok(()));
+        assert_eq!(conditions(|_| {}).check(&guest(), NOW, &NoReferences), Ok(()));
         let listed = |list| Some(ConditionError::NotListed { list });
         let refused = |class| Some(ConditionError::Refused(class));
         let cases = [
@@ -187,6 +207,10 @@ mod tests {
             ),
             ("platforms", json!(["09".repeat(16)]), None),
             ("platforms", json!([]), refused("platform not allowed")),
+            ("fmspcs", json!(["00".repeat(6)]), None),
+            ("fmspcs", json!(["01".repeat(6)]), listed("FMSPC")),
+            ("event-log", json!(true), refused("event log missing")),
+            ("mrtd", json!(["reference:guest"]), refused("reference values unknown")),
             ("refuse-smt", json!(true), refused("platform configuration refused")),
             (
                 "refuse-dynamic-platform",
@@ -196,11 +220,18 @@ mod tests {
         ];
         for (member, value, expected) in cases {
             let conditions = conditions(|json| json[member] = value.clone());
-            assert_eq!(conditions.check(&guest(), NOW).err(), expected, "{member}: {value}");
+            assert_eq!(
+                conditions.check(&guest(), NOW, &NoReferences).err(),
+                expected,
+                "{member}: {value}"
+            );
         }
         let mut extended = guest();
         extended.rtmr[3] = [1; 48];
-        assert_eq!(conditions(|_| {}).check(&extended, NOW).err(), listed("RTMR3"));
+        assert_eq!(
+            conditions(|_| {}).check(&extended, NOW, &NoReferences).err(),
+            listed("RTMR3")
+        );
     }
 
     #[test]
@@ -211,11 +242,60 @@ mod tests {
             ..guest()
         };
         let refused = Err(ConditionError::Refused("platform TCB status not accepted"));
-        assert_eq!(conditions(|_| {}).check(&behind, NOW), refused);
+        assert_eq!(conditions(|_| {}).check(&behind, NOW, &NoReferences), refused);
         let exception = json!([{"status": "OutOfDate", "advisories": ["INTEL-SA-1"], "until": "2025-06-15T15:06:41Z"}]);
         let conditions = conditions(|json| json["exceptions"] = exception);
-        assert_eq!(conditions.check(&behind, NOW), Ok(()));
-        assert_eq!(conditions.check(&behind, NOW + Duration::from_secs(1)), refused);
+        assert_eq!(conditions.check(&behind, NOW, &NoReferences), Ok(()));
+        assert_eq!(
+            conditions.check(&behind, NOW + Duration::from_secs(1), &NoReferences),
+            refused
+        );
+    }
+
+    #[test]
+    fn t23_each_tcb_status_under_each_policy() {
+        use TcbStatus::*;
+        let all = [
+            UpToDate,
+            SWHardeningNeeded,
+            ConfigurationNeeded,
+            ConfigurationAndSWHardeningNeeded,
+            OutOfDate,
+            OutOfDateConfigurationNeeded,
+            TDRelaunchAdvised,
+            TDRelaunchAdvisedConfigurationNeeded,
+            Revoked,
+        ];
+        let until = "2027-01-31T00:00:00Z";
+        let refused = Err(ConditionError::Refused("platform TCB status not accepted"));
+        for status in all {
+            let is = |advisories: &[&str]| VerifiedTd {
+                status,
+                advisories: advisories.iter().map(|id| (*id).to_owned()).collect(),
+                ..guest()
+            };
+            let by_default = conditions(|_| {});
+            let expected = if status == UpToDate { Ok(()) } else { refused };
+            assert_eq!(by_default.check(&is(&[]), NOW, &NoReferences), expected, "{status}");
+            assert_eq!(
+                by_default.check(&is(&["SA-1"]), NOW, &NoReferences),
+                refused,
+                "{status}"
+            );
+            for excepted in all {
+                let exception = json!([{"status": excepted, "advisories": ["SA-1", "SA-2"], "until": until}]);
+                let policy = conditions(|json| json["exceptions"] = exception);
+                let accepted = status == excepted && status != Revoked;
+                let expected = if accepted { Ok(()) } else { refused };
+                for known in [&["SA-1"][..], &["SA-2", "SA-1"]] {
+                    let found = policy.check(&is(known), NOW, &NoReferences);
+                    assert_eq!(found, expected, "{status} under an exception for {excepted}");
+                }
+                // An advisory that is not on the list.
+                let found = policy.check(&is(&["SA-1", "SA-3"]), NOW, &NoReferences);
+                assert_eq!(found, refused, "{status} under an exception for {excepted}");
+            }
+        }
     }
 
     #[test]

@@ -3,6 +3,8 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::signed::HexText;
+
 /// Collateral for the quotes of platforms of one FMSPC. Nothing in it is believed until [`super::verify()`] has been through.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Collateral {
@@ -50,6 +52,37 @@ impl Collateral {
             qe_identity_chain: wire.qe_identity_issuer_chain,
             pck_chain: wire.pck_certificate_chain,
         })
+    }
+
+    /// Writes the JSON form that [`Collateral::from_json`] reads.
+    pub fn to_json(&self) -> Vec<u8> {
+        let mut wire = serde_json::json!({
+            "root_ca_crl": hex::encode(&self.root_crl),
+            "pck_crl": hex::encode(&self.pck_crl),
+            "tcb_info": self.tcb_info,
+            "tcb_info_signature": hex::encode(self.tcb_info_signature),
+            "tcb_info_issuer_chain": self.tcb_info_chain,
+            "qe_identity": self.qe_identity,
+            "qe_identity_signature": hex::encode(self.qe_identity_signature),
+            "qe_identity_issuer_chain": self.qe_identity_chain,
+        });
+        if let Some((chain, members)) = self.pck_chain.as_ref().zip(wire.as_object_mut()) {
+            members.insert("pck_certificate_chain".to_owned(), chain.as_str().into());
+        }
+        wire.to_string().into_bytes()
+    }
+
+    /// The family of platforms that it says to be for. Not verified: to choose among several by.
+    ///
+    /// # Errors
+    /// [`CollateralError::Json`] when its TCB info does not say.
+    pub fn fmspc(&self) -> Result<[u8; 6], CollateralError> {
+        #[derive(Deserialize)]
+        struct Family {
+            fmspc: HexText<6>,
+        }
+        let family: Family = serde_json::from_str(&self.tcb_info).map_err(|source| CollateralError::Json { source })?;
+        Ok(family.fmspc.0)
     }
 
     /// Puts together answers of Intel's service (API v4): the lists in DER, the bodies of `tcb` and `qe/identity`, and the issuer chains that
@@ -154,4 +187,49 @@ pub enum CollateralError {
         /// Which member.
         name: &'static str,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn collateral() -> Collateral {
+        Collateral {
+            root_crl: vec![1, 2],
+            pck_crl: vec![3],
+            tcb_info: r#"{"id":"TDX","fmspc":"51494D303000"}"#.to_owned(),
+            tcb_info_signature: [4; 64],
+            tcb_info_chain: "chain\n".to_owned(),
+            qe_identity: "{}".to_owned(),
+            qe_identity_signature: [5; 64],
+            qe_identity_chain: "chain".to_owned(),
+            pck_chain: None,
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let with_chain = Collateral {
+            pck_chain: Some("pck".to_owned()),
+            ..collateral()
+        };
+        for collateral in [collateral(), with_chain] {
+            assert_eq!(Collateral::from_json(&collateral.to_json()).unwrap(), collateral);
+        }
+    }
+
+    #[test]
+    fn the_family_is_named() {
+        assert_eq!(collateral().fmspc().unwrap(), *b"QIM00\0");
+        for other in ["", "{}", r#"{"fmspc":"51494D3030"}"#, r#"{"fmspc":1}"#] {
+            let collateral = Collateral {
+                tcb_info: other.to_owned(),
+                ..collateral()
+            };
+            assert!(
+                matches!(collateral.fmspc(), Err(CollateralError::Json { .. })),
+                "{other}"
+            );
+        }
+    }
 }

@@ -1,5 +1,7 @@
 //! Why evidence of a TDX guest is refused.
 
+use std::time::Duration;
+
 use super::{
     collateral::CollateralError, event_log::EventLogError, pck::PckError, quote::QuoteError, signed::SignedError,
     status::TcbStatus,
@@ -132,6 +134,14 @@ pub enum TdxError {
         /// Lowest number.
         minimum: u32,
     },
+    /// The collateral was issued too long ago, though Intel still lets it be used.
+    #[error("the collateral was issued {} s ago, at most {} s are accepted here", age.as_secs(), max.as_secs())]
+    CollateralAge {
+        /// Since the older of its documents was issued.
+        age: Duration,
+        /// Highest age.
+        max: Duration,
+    },
     /// The platform's security versions are below those that policy demands.
     #[error("the TDX module's security versions {found} are below the required {minimum}")]
     TcbTooOld {
@@ -177,7 +187,7 @@ impl TdxError {
             Self::DebugAllowed { .. } => "guest attributes allow debugging",
             Self::AttributesForbidden { .. } | Self::AttributesRequired { .. } => "guest attributes refused",
             Self::TcbStatus { .. } => "platform TCB status not accepted",
-            Self::EvaluationNumber { .. } => "collateral too old",
+            Self::EvaluationNumber { .. } | Self::CollateralAge { .. } => "collateral too old",
             Self::PlatformNotAllowed => "platform not allowed",
             Self::Configuration { .. } => "platform configuration refused",
         }

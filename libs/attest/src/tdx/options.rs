@@ -30,6 +30,10 @@ pub struct TcbException {
 pub struct TdxOptions {
     /// Statuses that are accepted beside up to date.
     pub exceptions: Vec<TcbException>,
+    /// Accept every status but revoked, whatever the exceptions are: for whoever judges [`VerifiedTd::status`] later.
+    pub any_status: bool,
+    /// How old Intel's documents may be, whatever they say of themselves; `None`: as old as they say.
+    pub max_collateral_age: Option<Duration>,
     /// Lowest number of Intel's evaluation that the collateral may be of.
     pub minimum_evaluation: u32,
     /// Lowest security versions of the TDX module, component by component, at launch and now.
@@ -52,6 +56,8 @@ impl Default for TdxOptions {
     fn default() -> Self {
         Self {
             exceptions: Vec::new(),
+            any_status: false,
+            max_collateral_age: None,
             minimum_evaluation: 0,
             minimum_tee_tcb_svn: [0; 16],
             allowed_attributes: ATTRIBUTE_SEPT_VE_DISABLE | ATTRIBUTE_PKS,
@@ -69,6 +75,20 @@ impl TdxOptions {
     #[must_use]
     pub fn exception(mut self, exception: TcbException) -> Self {
         self.exceptions.push(exception);
+        self
+    }
+
+    /// Accepts every status but revoked.
+    #[must_use]
+    pub fn any_status(mut self) -> Self {
+        self.any_status = true;
+        self
+    }
+
+    /// Sets how old Intel's documents may be.
+    #[must_use]
+    pub fn max_collateral_age(mut self, age: Duration) -> Self {
+        self.max_collateral_age = Some(age);
         self
     }
 
@@ -118,6 +138,10 @@ impl TdxOptions {
 
     /// What is wanted of the platform below a guest.
     pub(crate) fn judge_platform(&self, guest: &VerifiedTd, now: Duration) -> Result<(), TdxError> {
+        let age = now.saturating_sub(guest.collateral_issued);
+        if let Some(max) = self.max_collateral_age.filter(|max| age > *max) {
+            return Err(TdxError::CollateralAge { age, max });
+        }
         if guest.evaluation < self.minimum_evaluation {
             return Err(TdxError::EvaluationNumber {
                 found: guest.evaluation,
@@ -179,13 +203,13 @@ impl TdxOptions {
         if status == TcbStatus::UpToDate && advisories.is_empty() {
             return true;
         }
-        status != TcbStatus::Revoked
-            && self.exceptions.iter().any(|exception| {
-                exception.status == status
-                    && now < exception.until
-                    && advisories
-                        .iter()
-                        .all(|advisory| exception.advisories.contains(advisory))
-            })
+        let excepted = |exception: &TcbException| {
+            exception.status == status
+                && now < exception.until
+                && advisories
+                    .iter()
+                    .all(|advisory| exception.advisories.contains(advisory))
+        };
+        status != TcbStatus::Revoked && (self.any_status || self.exceptions.iter().any(excepted))
     }
 }

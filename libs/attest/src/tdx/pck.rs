@@ -12,7 +12,6 @@ const COMPONENTS: usize = 16;
 
 /// A platform at a TCB.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
 pub struct Platform {
     /// Identity of the processor package.
     pub ppid: [u8; 16],

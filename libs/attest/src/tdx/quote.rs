@@ -6,12 +6,15 @@
 //!             enclave report 384, signature 64, u16 length + authentication data, u16 type, u32 length + certificates
 //! ```
 
+use x509_cert::{Certificate, der::Decode};
+
 use super::{
     enclave,
+    pck::Platform,
     report::{LEN_10, LEN_15, LEN_15_EX, TdReport},
 };
 pub use crate::evidence::MAX_QUOTE;
-use crate::reader::Reader;
+use crate::{reader::Reader, x509::pem_chain};
 
 /// Header of every quote.
 const HEADER: usize = 48;
@@ -27,6 +30,9 @@ const DATA_QE_REPORT: u16 = 6;
 const DATA_PPID: [u16; 2] = [2, 3];
 /// Certification data: certificates in PEM.
 const DATA_PCK_CHAIN: u16 = 5;
+
+/// Certificates that lead to the platform's key: PCK, PCK CA and root.
+pub(super) const PCK_CHAIN: usize = 3;
 
 /// A parsed quote. It keeps the bytes that came, and only those are ever verified.
 ///
@@ -101,6 +107,13 @@ impl<'a> Quote<'a> {
             qe_authentication,
             pck_chain,
         })
+    }
+
+    /// The family of the platform that the quote's certificate names, where it brings one. Not verified: to choose collateral by.
+    pub fn fmspc(&self) -> Option<[u8; 6]> {
+        let chain = pem_chain(self.pck_chain?, PCK_CHAIN)?;
+        let pck = Certificate::from_der(chain.first()?).ok()?;
+        Platform::of(&pck).ok().map(|platform| platform.fmspc)
     }
 
     /// Length of the part at the start that the signature covers.

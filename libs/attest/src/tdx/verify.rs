@@ -15,10 +15,10 @@ use super::{
     options::TdxOptions,
     pck::Platform,
     qe_identity::QeIdentity,
-    quote::{Quote, QuoteError},
+    quote::{PCK_CHAIN, Quote, QuoteError},
     report::TdReport,
     roots::Roots,
-    signed::open,
+    signed::{Document, open},
     status::TcbStatus,
     tcb_info::{Judgement, TcbInfo},
 };
@@ -60,7 +60,6 @@ pub struct TdxExpected<'a> {
 
 /// What is known about a guest whose evidence was verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
 pub struct VerifiedTd {
     /// True under the root of a simulated platform: then the rest is what that platform's host says.
     pub simulated: bool,
@@ -76,6 +75,8 @@ pub struct VerifiedTd {
     pub report_data: [u8; 64],
     /// The guest's attributes, the bits `ATTRIBUTE_*` of [`super`].
     pub attributes: u64,
+    /// Extended features that the guest may use.
+    pub xfam: u64,
     /// Measurement of the TDX module.
     pub mr_seam: [u8; 48],
     /// Security versions of the TDX module at launch.
@@ -92,8 +93,18 @@ pub struct VerifiedTd {
     pub tcb_date: Duration,
     /// Number of Intel's evaluation that the collateral is of, the lower of its two documents.
     pub evaluation: u32,
+    /// When the older of the two documents was issued, since the Unix epoch.
+    pub collateral_issued: Duration,
     /// Whether an event log came and replays to the registers.
     pub replayed: bool,
+}
+
+impl VerifiedTd {
+    /// One value for what was launched, where one is asked for: see [`crate::td_launch_digest`].
+    pub fn launch_digest(&self) -> [u8; 48] {
+        let [_, rtmr1, rtmr2, rtmr3] = &self.rtmr;
+        crate::td_launch_digest(&self.mrtd, [rtmr1, rtmr2, rtmr3])
+    }
 }
 
 /// Verifies evidence at a time since the Unix epoch. Cost: about ten ECDSA verifications, below two milliseconds.
@@ -131,7 +142,7 @@ fn authenticate(
         .or(collateral.pck_chain.as_deref())
         .ok_or(TdxError::NoPckChain)?;
     let needed = "PCK, PCK CA and SGX root";
-    let ders = ders(CertRole::Pck, chain, 3)?;
+    let ders = ders(CertRole::Pck, chain, PCK_CHAIN)?;
     let [pck, ca, root_der] = ders.as_slice() else {
         let found = ders.len();
         return Err(ChainError::Length { found, needed }.into());
@@ -190,6 +201,7 @@ fn authenticate(
         mr_config_id: report.mr_config_id,
         report_data: report.report_data,
         attributes: report.attributes,
+        xfam: report.xfam,
         mr_seam: report.mr_seam,
         tee_tcb_svn: report.tee_tcb_svn,
         tee_tcb_svn2: report.tee_tcb_svn2,
@@ -200,6 +212,7 @@ fn authenticate(
         evaluation: tcb_info
             .tcb_evaluation_data_number
             .min(identity.tcb_evaluation_data_number),
+        collateral_issued: tcb_info.dates().0.min(identity.dates().0).0,
         replayed: false,
     })
 }

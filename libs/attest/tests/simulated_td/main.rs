@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "test code")]
 
+mod caller;
+
 use std::{
     sync::LazyLock,
     time::{Duration, SystemTime, UNIX_EPOCH},
