@@ -79,6 +79,7 @@ impl Storage {
 
     fn check_key(&self) -> Result<(), StorageError> {
         match self.backend.read(Table::Meta, KEY_CHECK)? {
+            Some(sealed) if !seal::is_of_this_form(&sealed) => Err(StorageError::Form),
             Some(sealed) if !self.keys.knows(&sealed) => Err(StorageError::WrongKey),
             Some(sealed) if self.keys.unseal(Table::Meta, KEY_CHECK, &sealed)?.as_slice() != FORM => {
                 Err(StorageError::Form)

@@ -172,6 +172,11 @@ fn split(sealed: &[u8]) -> Option<(&[u8; ID_LEN], &[u8; NONCE_LEN], &[u8])> {
     (version == VERSION).then_some((id, nonce, body))
 }
 
+/// Whether a value was sealed in the form of this version, by whichever key.
+pub(super) fn is_of_this_form(sealed: &[u8]) -> bool {
+    split(sealed).is_some()
+}
+
 /// What a value is bound to. Neither a table's name nor a key has a zero byte, so no two places look alike.
 fn place(table: Table, key: &str) -> Vec<u8> {
     [b"cella-kbs-v2", table.name().as_bytes(), key.as_bytes()].join(&0)

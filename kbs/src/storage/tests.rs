@@ -234,6 +234,27 @@ fn another_key_and_another_process_are_refused() {
 }
 
 #[test]
+fn a_database_of_an_earlier_form_is_named_so() {
+    let fixture = Fixture::new();
+    let storage = fixture.open();
+    let mut sealed = storage.backend.read(Table::Meta, KEY_CHECK).unwrap().unwrap();
+    sealed[0] = 1;
+    let cell = Cell {
+        table: Table::Meta,
+        key: KEY_CHECK.to_owned(),
+        value: Some(sealed),
+    };
+    let batch = Batch {
+        write: vec![cell],
+        ..Batch::default()
+    };
+    assert!(storage.backend.commit(&batch).unwrap());
+    drop(storage);
+    let old = Storage::open(&fixture.file(), ring(&fixture.key)).map(drop);
+    assert!(matches!(old, Err(StorageError::Form)), "{old:?}");
+}
+
+#[test]
 fn a_moved_or_changed_value_does_not_open() {
     let storage = Fixture::new().open();
     put(&storage, "a/b/c", b"secret");
