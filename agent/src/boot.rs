@@ -1,14 +1,14 @@
 //! What the guest finds out about itself before it listens to anybody.
 //!
-//! Verify before parse: disk bytes are inflated under bounds, digested, compared with the HOST_DATA of the guest's own
-//! evidence, and only then read as a document and a policy. Any mismatch ends the guest; a policy whose models do not fit
+//! Verify before parse: disk bytes are inflated under bounds, digested, compared with what the processor says that the
+//! guest was launched with (HOST_DATA, MRCONFIGID), and only then read as a document and a policy. Any mismatch ends the guest; a policy whose models do not fit
 //! into memory leaves it up, to say so.
 
 mod error;
 
 use std::{fs, path::Path, sync::Arc};
 
-use cella_attest::snp::Report;
+use cella_attest::{Bound, Tee};
 use cella_policy::{
     Policy,
     initdata::{self, Digests},
@@ -30,6 +30,8 @@ pub struct BootInfo {
     pub digests: Digests,
     /// The workload policy that the agent obeys.
     pub policy: Policy,
+    /// What protects the guest.
+    pub tee: Tee,
     /// Where evidence comes from.
     pub evidence: Arc<dyn EvidenceSource>,
 }
@@ -56,20 +58,22 @@ pub fn find_out() -> Result<BootInfo, BootError> {
 pub fn verify(device: &[u8], evidence: Arc<dyn EvidenceSource>) -> Result<BootInfo, BootError> {
     let document = initdata::inflate_device(device)?;
     let digests = initdata::digests(&document);
-    let quote = evidence.quote(&[0; 64])?;
-    let report = Report::parse(&quote.report)?;
-    let bound = digests
-        .matches_host_data(&report.host_data)
-        .ok_or(BootError::NotBound {
-            sha256: digests.sha256,
-            host_data: report.host_data,
-        })?;
+    let launched = evidence.launched()?;
+    let matching = match &launched.bound {
+        Bound::HostData(host_data) => digests.matches_host_data(host_data),
+        Bound::MrConfigId(mr_config_id) => digests.matches_mr_config_id(mr_config_id),
+    };
+    let bound = matching.ok_or(BootError::NotBound {
+        sha256: digests.sha256,
+        launched: launched.bound,
+    })?;
     let policy = initdata::parse(&document, bound)?.policy;
     let initdata_text = String::from_utf8(document).map_err(|_| BootError::NotText)?;
     Ok(BootInfo {
         initdata_text,
         digests,
         policy,
+        tee: launched.tee(),
         evidence,
     })
 }

@@ -1,89 +1,50 @@
-//! Where the guest's own evidence comes from: the kernel's configfs-tsm, or in `sim` builds the simulated platform.
+//! Where the guest's own evidence comes from: the kernel, or in `sim` builds the simulated platform.
 //!
-//! Both sources are read with bounded lengths. What they return is the host's in so far as the host carries the bytes: it
-//! is checked by whoever uses it, and counts only through its signature at the key broker.
+//! Every source is read with bounded lengths. What they return is the host's in so far as the host carries the bytes (a TDX quote, certificates, the
+//! event log): it is checked by whoever uses it, and counts only through its signature at the key broker. What the guest itself relies on,
+//! [`EvidenceSource::launched`], comes from the processor without the host in between: an SNP report, which travels encrypted from the security
+//! processor, or a report of the TDX module.
 
-use std::{path::PathBuf, sync::Arc};
+mod error;
+mod event_log;
+mod ioctl;
+mod kernel;
+mod sev_guest;
+#[cfg(feature = "sim")]
+pub mod sim;
+mod tdx_guest;
 
-use cella_attest::Evidence;
+use std::sync::Arc;
+
+use cella_attest::{GuestEvidence, Launched};
+
+pub use error::EvidenceError;
+pub use kernel::{KernelPaths, KernelSource};
 
 /// Gives evidence over 64 bytes of the caller's choice. Calls block for up to some seconds: use a blocking thread.
 pub trait EvidenceSource: Send + Sync {
-    /// A report over `report_data` with the certificates that the platform has for it.
-    fn quote(&self, report_data: &[u8; 64]) -> Result<Evidence, EvidenceError>;
+    /// What the guest was launched with, on real hardware by the processor's word and nobody else's.
+    fn launched(&self) -> Result<Launched, EvidenceError>;
 
-    /// What the source is, for the log: `configfs-tsm` or `simulated`.
-    fn name(&self) -> &'static str;
-}
+    /// Evidence over `report_data`, with what the platform has for its verifier: certificates, event log.
+    fn quote(&self, report_data: &[u8; 64]) -> Result<GuestEvidence, EvidenceError>;
 
-/// Why no evidence was to be had.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum EvidenceError {
-    /// The kernel's interface failed.
-    #[error("reading a report from configfs-tsm failed")]
-    Configfs(#[source] cella_attest::configfs::QuoteError),
-    /// The certificates that came with the report are unreadable.
-    #[error("the certificates that came with the report are unreadable")]
-    Certificates(#[source] cella_attest::cert_table::CertTableError),
-    /// The simulated platform could not be reached or stopped talking.
-    #[error("talking to the simulated platform failed while {what}")]
-    Platform {
-        /// What was being done.
-        what: &'static str,
-        /// What the socket said.
-        #[source]
-        source: std::io::Error,
-    },
-    /// The simulated platform answered with a length that is none.
-    #[error("the simulated platform answered with {length} bytes; 1 to {limit} are allowed")]
-    Length {
-        /// The length that it announced.
-        length: u32,
-        /// The largest length that is taken.
-        limit: u32,
-    },
-    /// The simulated platform refused: it could not tell what was launched.
-    #[error("the simulated platform has no report for this guest: see its log on the host")]
-    Refused,
-    /// What came is not evidence.
-    #[error("the simulated platform's answer is not evidence")]
-    Malformed(#[source] cella_attest::EvidenceError),
-}
+    /// Takes the certificates that the host keeps for its processor, once: at most [`cella_attest::cert_table::MAX_CERTS`]. Sources that
+    /// need none leave them.
+    fn offer_certificates(&self, chain: Vec<Vec<u8>>) {
+        drop(chain);
+    }
 
-/// The kernel's own interface, `/sys/kernel/config/tsm/report`.
-#[derive(Debug)]
-pub struct ConfigfsTsm {
-    root: PathBuf,
-}
-
-impl ConfigfsTsm {
-    /// Reads under `root`, which is [`cella_attest::configfs::ROOT`] outside tests.
-    pub fn new(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into() }
+    /// Whether the evidence is from the simulated platform.
+    fn is_simulated(&self) -> bool {
+        false
     }
 }
 
-impl EvidenceSource for ConfigfsTsm {
-    fn quote(&self, report_data: &[u8; 64]) -> Result<Evidence, EvidenceError> {
-        cella_attest::configfs::quote(&self.root, report_data)
-            .map_err(EvidenceError::Configfs)?
-            .into_snp_evidence()
-            .map_err(EvidenceError::Certificates)
-    }
-
-    fn name(&self) -> &'static str {
-        "configfs-tsm"
-    }
-}
-
-/// The source of this build: the simulated platform with feature `sim`, configfs-tsm without.
+/// The source of this build: the simulated platform with feature `sim`, the kernel without.
 pub fn source() -> Arc<dyn EvidenceSource> {
     #[cfg(feature = "sim")]
     return Arc::new(sim::SimPlatform);
     #[cfg(not(feature = "sim"))]
-    return Arc::new(ConfigfsTsm::new(cella_attest::configfs::ROOT));
+    return Arc::new(KernelSource::new(KernelPaths::default()));
 }
-
-#[cfg(feature = "sim")]
-pub mod sim;

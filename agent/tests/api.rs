@@ -15,7 +15,7 @@ use cella_agent::{
     boot::{BootError, BootInfo},
     evidence::{EvidenceError, EvidenceSource},
 };
-use cella_attest::Evidence;
+use cella_attest::{GuestEvidence, Launched, Tee};
 use cella_policy::{Policy, initdata::digests};
 use cella_protos::{
     agent::{
@@ -47,12 +47,12 @@ struct Host {
 struct NoEvidence;
 
 impl EvidenceSource for NoEvidence {
-    fn quote(&self, _: &[u8; 64]) -> Result<Evidence, EvidenceError> {
-        Err(EvidenceError::Refused)
+    fn launched(&self) -> Result<Launched, EvidenceError> {
+        panic!("the launch was asked for")
     }
 
-    fn name(&self) -> &'static str {
-        "none"
+    fn quote(&self, _: &[u8; 64]) -> Result<GuestEvidence, EvidenceError> {
+        panic!("evidence was asked for")
     }
 }
 
@@ -77,6 +77,7 @@ async fn serving(machine: &Machine) -> Host {
         initdata_text: POLICY.into(),
         digests: digests(POLICY.as_bytes()),
         policy: Policy::parse(POLICY).unwrap(),
+        tee: Tee::Snp,
         evidence: Arc::new(NoEvidence),
     };
     let (containers, stages) = (machine.containers.clone(), machine.stages.clone());
@@ -234,6 +235,18 @@ async fn t10_a_malformed_network_changes_nothing() {
         refused(host.client.configure_network(context(), &request).await).0,
         Code::INVALID_ARGUMENT
     );
+}
+
+#[tokio::test]
+async fn certificates_that_are_none_are_refused_before_the_network_is_set() {
+    let host = serving(&Machine::new()).await;
+    let request = ConfigureNetworkRequest {
+        certificates: vec![vec![0x30; 4097]],
+        ..Default::default()
+    };
+    let (code, message) = refused(host.client.configure_network(context(), &request).await);
+    assert_eq!(code, Code::INVALID_ARGUMENT);
+    assert!(message.contains("4097 bytes"), "{message}");
 }
 
 #[tokio::test]

@@ -1,10 +1,10 @@
-//! TDX quotes: the parser, and the verifier on top with the collateral of a real platform.
+//! TDX quotes: the parsers, the guest's own and the verifier's, and the verifier on top with the collateral of a real platform.
 #![no_main]
 use std::{sync::LazyLock, time::Duration};
 
 use cella_attest::{
     sim::{TdAuthority, TdJudgement},
-    tdx::{Collateral, Quote, Roots, TdxEvidence, TdxExpected, TdxOptions, verify},
+    tdx::{Collateral, LocalReport, Quote, Roots, TdReport, TdxEvidence, TdxExpected, TdxOptions, verify},
 };
 use libfuzzer_sys::fuzz_target;
 
@@ -17,7 +17,12 @@ static PLATFORM: LazyLock<(Roots, Collateral, Duration)> = LazyLock::new(|| {
 });
 
 fuzz_target!(|data: &[u8]| {
+    if let Some(bytes) = data.first_chunk() {
+        let _ = LocalReport::parse(bytes);
+    }
+    let head = TdReport::of_quote(data);
     if let Ok(quote) = Quote::parse(data) {
+        assert_eq!(head.as_ref().expect("the head of a quote"), &quote.report);
         assert!(quote.signed_len() <= data.len());
         let (roots, collateral, now) = &*PLATFORM;
         let evidence = TdxEvidence { quote: data, event_log: Some(data) };

@@ -1,5 +1,6 @@
 //! From messages to the policy's and our own types. Nothing is judged here.
 
+use cella_attest::cert_table::{MAX_CERT, MAX_CERTS};
 use cella_policy::{
     ContainerPolicy, VolumeKind,
     check::{
@@ -7,7 +8,8 @@ use cella_policy::{
     },
 };
 use cella_protos::agent::{
-    Capabilities, ContainerSpec, CreateContainerRequest, ExecProcessRequest, Mount, ResizeTerminalRequest, Rlimit,
+    Capabilities, ConfigureNetworkRequest, ContainerSpec, CreateContainerRequest, ExecProcessRequest, Mount,
+    ResizeTerminalRequest, Rlimit,
 };
 
 use super::ApiError;
@@ -148,6 +150,18 @@ pub(super) fn terminal_size(request: &ResizeTerminalRequest) -> Result<TerminalS
     }
 }
 
+/// The chain of the host's processor, bounded; what it is worth, the key broker finds out.
+pub(super) fn certificates(request: &ConfigureNetworkRequest) -> Result<Vec<Vec<u8>>, ApiError> {
+    let chain = &request.certificates;
+    if chain.len() <= MAX_CERTS && chain.iter().all(|der| (1..=MAX_CERT).contains(&der.len())) {
+        return Ok(chain.clone());
+    }
+    Err(ApiError::Certificates {
+        count: chain.len(),
+        longest: chain.iter().map(Vec::len).max().unwrap_or(0),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use cella_protos::agent::User;
@@ -257,5 +271,20 @@ mod tests {
             container_request(&CreateContainerRequest::new(), |_| None),
             ContainerRequest::default()
         );
+    }
+    #[test]
+    fn certificates_are_bounded() {
+        let with = |certificates: Vec<Vec<u8>>| {
+            super::certificates(&ConfigureNetworkRequest {
+                certificates,
+                ..Default::default()
+            })
+        };
+        for chain in [vec![], vec![vec![1]], vec![vec![1; MAX_CERT]; MAX_CERTS]] {
+            assert_eq!(with(chain.clone()).unwrap(), chain);
+        }
+        for chain in [vec![vec![]], vec![vec![1; MAX_CERT + 1]], vec![vec![1]; MAX_CERTS + 1]] {
+            assert!(matches!(with(chain), Err(ApiError::Certificates { .. })));
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::error::Error;
 
+use cella_attest::cert_table::{MAX_CERT, MAX_CERTS};
 use cella_policy::check::Denial;
 use ttrpc::Code;
 
@@ -54,6 +55,16 @@ pub enum ApiError {
     /// A pod that could not be made ready.
     #[error("{0}")]
     Pod(#[source] PodError),
+    /// Certificates that are none.
+    #[error(
+        "{count} certificates, the longest of {longest} bytes; at most {MAX_CERTS}, each of 1 to {MAX_CERT} bytes, make a chain"
+    )]
+    Certificates {
+        /// How many came.
+        count: usize,
+        /// Length of the longest.
+        longest: usize,
+    },
     /// A second ConfigureNetwork.
     #[error("the network is configured already")]
     NetworkTwice,
@@ -85,9 +96,11 @@ impl From<ApiError> for ttrpc::Error {
 fn code(error: &ApiError) -> Code {
     match error {
         ApiError::Denied(_) => Code::PERMISSION_DENIED,
-        ApiError::Id(_) | ApiError::NetworkPlan(_) | ApiError::Seccomp(_) | ApiError::TerminalSize { .. } => {
-            Code::INVALID_ARGUMENT
-        }
+        ApiError::Id(_)
+        | ApiError::NetworkPlan(_)
+        | ApiError::Seccomp(_)
+        | ApiError::TerminalSize { .. }
+        | ApiError::Certificates { .. } => Code::INVALID_ARGUMENT,
         ApiError::Limits(error) => limit_code(error),
         ApiError::Volume(error) => volume_code(error),
         ApiError::Pod(error) => pod_code(error),

@@ -62,7 +62,12 @@ impl AgentService {
         if self.network.get().is_some() {
             return Err(ApiError::NetworkTwice);
         }
+        let certificates = convert::certificates(request)?;
         let plan = pod::set_network(&self.boot.policy, self.containers.pod(), request).await?;
+        if !certificates.is_empty() {
+            info!(self.log, "the host's certificates for evidence"; "count" => certificates.len());
+            self.boot.evidence.offer_certificates(certificates);
+        }
         info!(self.log, "network configured"; "interfaces" => plan.interfaces.len());
         let workload = Workload::start(Arc::clone(&self.boot), self.stages.clone(), self.log.clone());
         self.network.set((plan, workload)).map_err(|_| ApiError::NetworkTwice)

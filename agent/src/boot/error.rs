@@ -2,7 +2,7 @@
 
 use std::io;
 
-use cella_attest::snp::ReportError;
+use cella_attest::Bound;
 use cella_policy::initdata::InitdataError;
 
 use crate::{cmdline::CmdlineError, entropy::EntropyError, evidence::EvidenceError, initdata::DiskError};
@@ -35,20 +35,18 @@ pub enum BootError {
     /// No evidence to compare with.
     #[error("this guest's own evidence is not to be had")]
     Evidence(#[from] EvidenceError),
-    /// Evidence that is no report.
-    #[error("this guest's own evidence is not an SNP report")]
-    Report(#[from] ReportError),
     /// The document is not what the guest was launched with.
     #[error(
-        "initdata is not what this guest was launched with: its SHA-256 is {}, HOST_DATA is {}",
+        "initdata is not what this guest was launched with: its SHA-256 is {}, {} is {}",
         hex::encode(sha256),
-        hex::encode(host_data)
+        launched.field(),
+        hex::encode(launched.as_bytes())
     )]
     NotBound {
         /// The document's digest.
         sha256: [u8; 32],
-        /// What the evidence holds.
-        host_data: [u8; 32],
+        /// What the processor says.
+        launched: Bound,
     },
     /// The document is not UTF-8.
     #[error("initdata is not UTF-8")]

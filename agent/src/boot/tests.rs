@@ -1,30 +1,23 @@
-use cella_attest::Evidence;
-use cella_policy::initdata::{Algorithm, encode_device, host_data, write};
+use cella_attest::{GuestEvidence, Launched};
+use cella_policy::initdata::{Algorithm, encode_device, host_data, mr_config_id, write};
 
 use super::*;
 use crate::evidence::EvidenceError;
 
-/// A platform that was launched with `host_data`; signatures are the key broker's business.
-struct Platform {
-    host_data: [u8; 32],
-}
+/// A platform that was launched with this; signatures are the key broker's business.
+struct Platform(Bound);
 
 impl EvidenceSource for Platform {
-    fn quote(&self, report_data: &[u8; 64]) -> Result<Evidence, EvidenceError> {
-        let mut report = vec![0; 1184];
-        let mut put = |at: usize, bytes: &[u8]| report[at..at + bytes.len()].copy_from_slice(bytes);
-        put(0x00, &3_u32.to_le_bytes());
-        put(0x34, &1_u32.to_le_bytes());
-        put(0x50, report_data);
-        put(0xc0, &self.host_data);
-        Ok(Evidence {
-            report,
-            chain: Vec::new(),
+    fn launched(&self) -> Result<Launched, EvidenceError> {
+        Ok(Launched {
+            bound: self.0,
+            measurement: [0; 48],
+            tcb: String::new(),
         })
     }
 
-    fn name(&self) -> &'static str {
-        "test"
+    fn quote(&self, _: &[u8; 64]) -> Result<GuestEvidence, EvidenceError> {
+        panic!("evidence is for the key broker");
     }
 }
 
@@ -32,19 +25,22 @@ impl EvidenceSource for Platform {
 struct NoPlatform;
 
 impl EvidenceSource for NoPlatform {
-    fn quote(&self, _: &[u8; 64]) -> Result<Evidence, EvidenceError> {
+    fn launched(&self) -> Result<Launched, EvidenceError> {
         Err(EvidenceError::Refused)
     }
 
-    fn name(&self) -> &'static str {
-        "none"
+    fn quote(&self, _: &[u8; 64]) -> Result<GuestEvidence, EvidenceError> {
+        Err(EvidenceError::Refused)
     }
 }
 
-fn bound_to(document: &str) -> Arc<dyn EvidenceSource> {
-    Arc::new(Platform {
-        host_data: host_data(document.as_bytes()).unwrap(),
-    })
+/// A guest of each kind that was launched with the document.
+fn bound_to(document: &str) -> [Arc<dyn EvidenceSource>; 2] {
+    let document = document.as_bytes();
+    [
+        Arc::new(Platform(Bound::HostData(host_data(document).unwrap()))),
+        Arc::new(Platform(Bound::MrConfigId(mr_config_id(document).unwrap()))),
+    ]
 }
 
 const POLICY: &str = include_str!("../../tests/common/policy.toml");
@@ -53,9 +49,12 @@ const POLICY: &str = include_str!("../../tests/common/policy.toml");
 fn bound_initdata_is_obeyed() {
     for algorithm in [Algorithm::Sha256, Algorithm::Sha384, Algorithm::Sha512] {
         let document = write(POLICY, algorithm);
-        let info = verify(&encode_device(document.as_bytes()), bound_to(&document)).unwrap();
-        assert_eq!(info.initdata_text, document);
-        assert_eq!(info.policy.containers()[0].name, "server");
+        for (tee, platform) in [Tee::Snp, Tee::Tdx].into_iter().zip(bound_to(&document)) {
+            let info = verify(&encode_device(document.as_bytes()), platform).unwrap();
+            assert_eq!(info.initdata_text, document);
+            assert_eq!(info.policy.containers()[0].name, "server");
+            assert_eq!(info.tee, tee);
+        }
     }
 }
 
@@ -64,19 +63,25 @@ fn t9_unbound_initdata_is_not_even_parsed() {
     let genuine = write(POLICY, Algorithm::Sha256);
     // Not TOML at all: a parser would complain about that, and must not get to see it.
     for other in ["][", &genuine.replace("/bin/true", "/bin/sh"), &format!("{genuine}\n")] {
-        let result = verify(&encode_device(other.as_bytes()), bound_to(&genuine));
-        assert!(matches!(result.err(), Some(BootError::NotBound { .. })), "{other:?}");
+        for platform in bound_to(&genuine) {
+            let result = verify(&encode_device(other.as_bytes()), platform);
+            assert!(matches!(result.err(), Some(BootError::NotBound { .. })), "{other:?}");
+        }
     }
 }
 
 #[test]
-fn t2_zero_host_data_binds_nothing() {
+fn t2_zeros_bind_nothing() {
     let document = write(POLICY, Algorithm::Sha256);
-    let result = verify(
-        &encode_device(document.as_bytes()),
-        Arc::new(Platform { host_data: [0; 32] }),
-    );
-    assert!(matches!(result.err(), Some(BootError::NotBound { .. })));
+    for (zeros, field) in [
+        (Bound::HostData([0; 32]), "HOST_DATA is 00"),
+        (Bound::MrConfigId([0; 48]), "MRCONFIGID is 00"),
+    ] {
+        let result = verify(&encode_device(document.as_bytes()), Arc::new(Platform(zeros)));
+        let error = result.err().unwrap();
+        assert!(matches!(error, BootError::NotBound { .. }));
+        assert!(error.to_string().contains(field), "{error}");
+    }
 }
 
 #[test]
@@ -93,7 +98,7 @@ fn no_evidence_no_service() {
 fn a_malformed_disk_is_refused_at_every_length() {
     let document = write(POLICY, Algorithm::Sha256);
     let device = encode_device(document.as_bytes());
-    let evidence = bound_to(&document);
+    let [evidence, _] = bound_to(&document);
     for length in 0..device.len() {
         assert!(verify(&device[..length], Arc::clone(&evidence)).is_err(), "{length}");
     }

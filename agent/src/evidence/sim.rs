@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use cella_attest::Evidence;
+use cella_attest::{GuestEvidence, Launched};
 use vsock::{VMADDR_CID_HOST, VsockStream};
 
 use super::{EvidenceError, EvidenceSource};
@@ -18,7 +18,11 @@ use super::{EvidenceError, EvidenceSource};
 pub struct SimPlatform;
 
 impl EvidenceSource for SimPlatform {
-    fn quote(&self, report_data: &[u8; 64]) -> Result<Evidence, EvidenceError> {
+    fn launched(&self) -> Result<Launched, EvidenceError> {
+        Ok(Launched::of_evidence(&self.quote(&[0; 64])?)?)
+    }
+
+    fn quote(&self, report_data: &[u8; 64]) -> Result<GuestEvidence, EvidenceError> {
         let stream = connect().map_err(|source| EvidenceError::Platform {
             what: "connecting",
             source,
@@ -32,8 +36,8 @@ impl EvidenceSource for SimPlatform {
         exchange(stream, report_data)
     }
 
-    fn name(&self) -> &'static str {
-        "simulated"
+    fn is_simulated(&self) -> bool {
+        true
     }
 }
 
@@ -50,7 +54,7 @@ fn connect() -> io::Result<VsockStream> {
 }
 
 /// One request and its answer over any byte stream.
-pub fn exchange(mut stream: impl Read + Write, report_data: &[u8; 64]) -> Result<Evidence, EvidenceError> {
+pub fn exchange(mut stream: impl Read + Write, report_data: &[u8; 64]) -> Result<GuestEvidence, EvidenceError> {
     stream
         .write_all(report_data)
         .map_err(|source| EvidenceError::Platform {
@@ -80,10 +84,10 @@ pub fn exchange(mut stream: impl Read + Write, report_data: &[u8; 64]) -> Result
         what: "reading its answer",
         source,
     })?;
-    Evidence::from_json(&json).map_err(EvidenceError::Malformed)
+    Ok(GuestEvidence::from_json(&json)?)
 }
 
-/// Largest answer: a report and three certificates are about 7 KiB of JSON.
+/// Largest answer: a report and three certificates are about 7 KiB of JSON, a quote with its event log about 10 KiB.
 const MAX_ANSWER: u32 = 64 * 1024;
 
 /// Connection attempts of 2 seconds each.
@@ -95,6 +99,8 @@ const TIMEOUT: Duration = Duration::from_secs(20);
 #[cfg(test)]
 mod tests {
     use std::io::Cursor;
+
+    use cella_attest::{Evidence, TdEvidence};
 
     use super::*;
 
@@ -120,7 +126,7 @@ mod tests {
         }
     }
 
-    fn ask(answer: &[u8]) -> Result<Evidence, EvidenceError> {
+    fn ask(answer: &[u8]) -> Result<GuestEvidence, EvidenceError> {
         exchange(
             Platform {
                 asked: Vec::new(),
@@ -135,13 +141,25 @@ mod tests {
         [&length.to_le_bytes(), json].concat()
     }
 
-    #[test]
-    fn evidence_comes_through() {
-        let evidence = Evidence {
+    fn snp() -> GuestEvidence {
+        GuestEvidence::Snp(Evidence {
             report: vec![1; 1184],
             chain: vec![vec![2; 10]],
-        };
-        assert_eq!(ask(&framed(&evidence.to_json())).unwrap(), evidence);
+        })
+    }
+
+    fn tdx() -> GuestEvidence {
+        GuestEvidence::Tdx(TdEvidence {
+            quote: vec![4; 5000],
+            event_log: Some(vec![5; 500]),
+        })
+    }
+
+    #[test]
+    fn evidence_comes_through() {
+        for evidence in [snp(), tdx()] {
+            assert_eq!(ask(&framed(&evidence.to_json().unwrap())).unwrap(), evidence);
+        }
     }
 
     #[test]
@@ -156,18 +174,14 @@ mod tests {
             Err(EvidenceError::Length { .. })
         ));
         assert!(matches!(ask(&framed(b"{}")), Err(EvidenceError::Malformed(_))));
-        let whole = framed(
-            &Evidence {
-                report: vec![1; 1184],
-                chain: Vec::new(),
+        for evidence in [snp(), tdx()] {
+            let whole = framed(&evidence.to_json().unwrap());
+            for length in 0..whole.len() {
+                assert!(
+                    matches!(ask(&whole[..length]), Err(EvidenceError::Platform { .. })),
+                    "{length}"
+                );
             }
-            .to_json(),
-        );
-        for length in 0..whole.len() {
-            assert!(
-                matches!(ask(&whole[..length]), Err(EvidenceError::Platform { .. })),
-                "{length}"
-            );
         }
     }
 }

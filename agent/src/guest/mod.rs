@@ -75,7 +75,8 @@ async fn serve(log: Logger) -> Result<(), Failure> {
     let outcome = match stage.finish(found) {
         Ok(boot) => {
             info!(log, "initdata verified";
-                "sha256" => hex::encode(boot.digests.sha256), "evidence" => boot.evidence.name());
+                "sha256" => hex::encode(boot.digests.sha256), "tee" => boot.tee.as_str(),
+                "simulated" => boot.evidence.is_simulated());
             let setting = setting(&log, &stages, reaper)?;
             Outcome::Ready {
                 boot: Arc::new(boot),

@@ -1,4 +1,5 @@
-//! One attestation, all keys of the policy, and how long they live.
+//! One attestation, all keys of the policy, and how long they live. The guest gives evidence once; a second time only when the broker has ended
+//! the session before the last key came.
 //!
 //! ```text
 //!  Pending ──attested, every key fetched──▶ Ready ──all pulls have ended──▶ Spent (zeroed)
@@ -12,11 +13,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use cella_attest::{
-    Evidence,
-    snp::{Product, Report, TcbVersion},
-    trustee,
-};
+use cella_attest::{GuestEvidence, Launched, Tee};
 use cella_http::{Client, ClientConfig, Origin, TlsRoots};
 use cella_kbs_client::{KbsClient, KbsError, Session, Step};
 use cella_policy::KeyId;
@@ -25,12 +22,9 @@ use cella_seal::Kek;
 use super::error::{Cause, WorkloadError, printable};
 use crate::{
     boot::BootInfo,
-    evidence::EvidenceSource,
+    evidence::EvidenceError,
     stage::{StageLog, StageName},
 };
-
-/// The TEE that evidence is of, in the key broker's protocol.
-const TEE: &str = "snp";
 
 /// The keys of one pod.
 pub(crate) struct Keyring(BTreeMap<KeyId, Kek>);
@@ -70,12 +64,12 @@ pub(crate) struct Attested(Arc<Mutex<Option<Summary>>>);
 #[derive(Clone, Debug)]
 pub(crate) struct Summary {
     /// The kind of TEE.
-    pub(crate) tee: &'static str,
+    pub(crate) tee: Tee,
     /// The evidence is from the simulated platform.
     pub(crate) simulated: bool,
     /// The launch digest.
     pub(crate) measurement: Vec<u8>,
-    /// HOST_DATA.
+    /// HOST_DATA, or MRCONFIGID.
     pub(crate) host_data: Vec<u8>,
     /// Firmware versions.
     pub(crate) tcb: String,
@@ -89,6 +83,11 @@ impl Attested {
     /// The summary, once the broker has accepted the evidence.
     pub(crate) fn summary(&self) -> Option<Summary> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Keys released so far.
+    fn keys(&self) -> Vec<String> {
+        self.summary().map(|summary| summary.keys).unwrap_or_default()
     }
 
     fn accepted(&self, summary: Summary) {
@@ -140,56 +139,100 @@ async fn fetch_over(
     stages: &StageLog,
     attested: &Attested,
 ) -> Result<Keyring, WorkloadError> {
-    let broker = http.origin().to_string();
-    let stage = stages.begin(StageName::Attest, "");
-    let mut session = stage.finish(attest(http, init, &broker, attested).await)?;
-    let stage = stages.begin(StageName::Keys, "");
-    stage.finish(keys(&mut session, init, &broker, attested).await)
-}
-
-async fn attest(http: Client, init: &BootInfo, broker: &str, attested: &Attested) -> Result<Session, WorkloadError> {
-    // What the last quote said; the broker's yes makes it the summary.
-    let last = Mutex::new(None);
-    let quote = async |report_data: [u8; 64]| -> Result<serde_json::Value, Box<dyn Error + Send + Sync>> {
-        let source = Arc::clone(&init.evidence);
-        let evidence = tokio::task::spawn_blocking(move || source.quote(&report_data)).await??;
-        // The protocol's form, which Trustee and cella-kbs both read.
-        let json = trustee::to_json(&evidence)?;
-        *last.lock().unwrap_or_else(PoisonError::into_inner) = Some(evidence);
-        Ok(json)
+    let exchange = Exchange {
+        broker: http.origin().to_string(),
+        http,
+        init,
+        stages,
+        attested,
     };
-    let session = KbsClient::new(http, TEE).attest(&init.initdata_text, quote).await;
-    let session = session.map_err(|error| refused(broker, None, error))?;
-    if let Some(evidence) = last.into_inner().unwrap_or_else(PoisonError::into_inner) {
-        attested.accepted(summarise(&evidence, init.evidence.as_ref(), broker));
-    }
-    Ok(session)
+    let mut session = exchange.attest().await?;
+    let stage = stages.begin(StageName::Keys, "");
+    stage.finish(exchange.keys(&mut session).await)
 }
 
-async fn keys(
-    session: &mut Session,
-    init: &BootInfo,
-    broker: &str,
-    attested: &Attested,
-) -> Result<Keyring, WorkloadError> {
-    let mut keys = BTreeMap::new();
-    for kid in init.policy.key_ids() {
-        keys.insert(kid.clone(), key(session, broker, kid).await?);
-        attested.released(kid);
-    }
-    Ok(Keyring(keys))
+/// What the steps of one exchange share.
+struct Exchange<'a> {
+    http: Client,
+    broker: String,
+    init: &'a BootInfo,
+    stages: &'a StageLog,
+    attested: &'a Attested,
 }
 
-async fn key(session: &mut Session, broker: &str, kid: &KeyId) -> Result<Kek, WorkloadError> {
-    let bytes = session
-        .resource(kid.path())
-        .await
-        .map_err(|error| refused(broker, Some(kid), error))?;
-    Kek::from_slice(&bytes).map_err(|_| WorkloadError::KeyLength {
-        broker: broker.to_owned(),
-        key: kid.clone(),
-        found: bytes.len(),
-    })
+impl Exchange<'_> {
+    async fn attest(&self) -> Result<Session, WorkloadError> {
+        let stage = self.stages.begin(StageName::Attest, "");
+        stage.finish(self.handshake().await)
+    }
+
+    async fn handshake(&self) -> Result<Session, WorkloadError> {
+        // What the last quote said; the broker's yes makes it the summary.
+        let last = Mutex::new(None);
+        let tee = self.init.tee;
+        let quote = async |report_data: [u8; 64]| -> Result<serde_json::Value, Box<dyn Error + Send + Sync>> {
+            let source = Arc::clone(&self.init.evidence);
+            let evidence = tokio::task::spawn_blocking(move || source.quote(&report_data)).await??;
+            if evidence.tee() != tee {
+                let now = evidence.tee();
+                return Err(EvidenceError::OtherTee { first: tee, now }.into());
+            }
+            // The protocol's form, which Trustee and cella-kbs both read.
+            let json = evidence.to_trustee()?;
+            *last.lock().unwrap_or_else(PoisonError::into_inner) = Some(evidence);
+            Ok(json)
+        };
+        let mut client = KbsClient::new(self.http.clone(), tee.as_str());
+        let session = client.attest(&self.init.initdata_text, quote).await;
+        let session = session.map_err(|error| refused(&self.broker, None, error))?;
+        if let Some(evidence) = last.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            self.attested.accepted(self.summarise(&evidence));
+        }
+        Ok(session)
+    }
+
+    /// All keys in one session. One that ends before the last key came, as at a broker that was restarted, is replaced by a second, with evidence
+    /// of its own; a third is not asked for.
+    async fn keys(&self, session: &mut Session) -> Result<Keyring, WorkloadError> {
+        let mut keys = BTreeMap::new();
+        let mut renewed = false;
+        for kid in self.init.policy.key_ids() {
+            let mut answer = session.resource(kid.path()).await;
+            if answer.as_ref().is_err_and(|error| !renewed && error.is_session_over()) {
+                renewed = true;
+                *session = self.attest().await?;
+                answer = session.resource(kid.path()).await;
+            }
+            let bytes = answer.map_err(|error| refused(&self.broker, Some(kid), error))?;
+            let key = Kek::from_slice(&bytes).map_err(|_| WorkloadError::KeyLength {
+                broker: self.broker.clone(),
+                key: kid.clone(),
+                found: bytes.len(),
+            })?;
+            keys.insert(kid.clone(), key);
+            self.attested.released(kid);
+        }
+        Ok(Keyring(keys))
+    }
+
+    fn summarise(&self, evidence: &GuestEvidence) -> Summary {
+        // The broker has just verified this evidence; what cannot be read here only leaves the figures empty.
+        let launched = Launched::of_evidence(evidence).ok();
+        let launched = launched.as_ref();
+        Summary {
+            tee: evidence.tee(),
+            simulated: self.init.evidence.is_simulated(),
+            measurement: launched
+                .map(|launched| launched.measurement.to_vec())
+                .unwrap_or_default(),
+            host_data: launched
+                .map(|launched| launched.bound.as_bytes().to_vec())
+                .unwrap_or_default(),
+            tcb: launched.map(|launched| launched.tcb.clone()).unwrap_or_default(),
+            kbs: self.broker.clone(),
+            keys: self.attested.keys(),
+        }
+    }
 }
 
 /// Sorts what the key broker's client says by blame.
@@ -223,47 +266,6 @@ fn refused(broker: &str, kid: Option<&KeyId>, error: KbsError) -> WorkloadError 
             cause: Cause::new(error),
         },
     }
-}
-
-fn summarise(evidence: &Evidence, source: &dyn EvidenceSource, broker: &str) -> Summary {
-    // The broker has just verified this report; one that cannot be read here only leaves the figures empty.
-    let report = Report::parse(&evidence.report).ok();
-    let product = report
-        .as_ref()
-        .and_then(|report| report.cpuid)
-        .and_then(|id| Product::from_cpuid(id.family, id.model));
-    let tcb = report
-        .as_ref()
-        .zip(product)
-        .map(|(report, product)| shown(report.reported_tcb(product)));
-    Summary {
-        tee: TEE,
-        simulated: source.name() == "simulated",
-        measurement: report
-            .as_ref()
-            .map(|report| report.measurement.to_vec())
-            .unwrap_or_default(),
-        host_data: report
-            .as_ref()
-            .map(|report| report.host_data.to_vec())
-            .unwrap_or_default(),
-        tcb: tcb.unwrap_or_default(),
-        kbs: broker.to_owned(),
-        keys: Vec::new(),
-    }
-}
-
-/// `bootloader=3 tee=0 snp=20 microcode=209`, and before it `fmc=` where the processor has one.
-fn shown(tcb: TcbVersion) -> String {
-    let TcbVersion {
-        fmc,
-        bootloader,
-        tee,
-        snp,
-        microcode,
-    } = tcb;
-    let fmc = fmc.map(|fmc| format!("fmc={fmc} ")).unwrap_or_default();
-    format!("{fmc}bootloader={bootloader} tee={tee} snp={snp} microcode={microcode}")
 }
 
 /// Longest reason of a broker that is passed on, in characters.

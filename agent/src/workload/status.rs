@@ -14,7 +14,7 @@ use super::{
 /// The evidence that the key broker accepted.
 pub(crate) fn evidence(summary: Summary) -> MessageField<agent::Evidence> {
     MessageField::some(agent::Evidence {
-        tee: summary.tee.to_owned(),
+        tee: summary.tee.as_str().to_owned(),
         simulated: summary.simulated,
         measurement: summary.measurement,
         host_data: summary.host_data,

@@ -1,6 +1,6 @@
 //! The whole workload: what waiters get, and what is left when it ends.
 
-use cella_attest::Evidence;
+use cella_attest::{GuestEvidence, Launched, Tee};
 use cella_policy::initdata;
 
 use super::*;
@@ -17,12 +17,12 @@ use crate::{
 struct NoEvidence;
 
 impl EvidenceSource for NoEvidence {
-    fn quote(&self, _: &[u8; 64]) -> Result<Evidence, EvidenceError> {
-        panic!("evidence was asked for")
+    fn launched(&self) -> Result<Launched, EvidenceError> {
+        panic!("the launch was asked for")
     }
 
-    fn name(&self) -> &'static str {
-        "none"
+    fn quote(&self, _: &[u8; 64]) -> Result<GuestEvidence, EvidenceError> {
+        panic!("evidence was asked for")
     }
 }
 
@@ -32,6 +32,7 @@ fn start(folder: &tempfile::TempDir, policy: &PolicyText) -> (Workload, StageLog
         initdata_text: String::new(),
         digests: initdata::digests(b""),
         policy: policy.parse(),
+        tee: Tee::Snp,
         evidence: Arc::new(NoEvidence),
     };
     (

@@ -1,8 +1,9 @@
-//! The certificate table that an SNP host hands to its guests (GHCB specification, section 4.1.8.1), as configfs-tsm's `auxblob`.
+//! The certificate table that an SNP host hands to its guests (GHCB specification, section 4.1.8.1): configfs-tsm's `auxblob`, or beside a report
+//! from `/dev/sev-guest`.
 //!
 //! Whose bytes: the host's. A table that cannot be read is an error; what the certificates are worth, [`crate::verify()`] finds out.
 
-use crate::evidence::MAX_CERT;
+pub use crate::evidence::{MAX_CERT, MAX_CERTS};
 
 /// Largest table that is looked at, in bytes.
 pub const MAX_TABLE: usize = 64 * 1024;

@@ -36,17 +36,17 @@ pub struct RawEvidence {
 }
 
 impl RawEvidence {
-    /// The evidence of an SNP guest. The chain is empty when the host hands out no certificates.
+    /// The evidence of an SNP guest, with the chain of the host's table; where there is no table, or one that cannot be read, with `cached`, a chain
+    /// that the host has handed over in another way. The chain is empty when there is neither.
     ///
     /// # Errors
-    /// [`CertTableError`] when the host's table cannot be read.
-    pub fn into_snp_evidence(self) -> Result<Evidence, CertTableError> {
-        let chain = self
-            .certs
-            .as_deref()
-            .map(cert_table::chain)
-            .transpose()?
-            .unwrap_or_default();
+    /// [`CertTableError`] when the host's table cannot be read and nothing else is there.
+    pub fn into_snp_evidence(self, cached: &[Vec<u8>]) -> Result<Evidence, CertTableError> {
+        let chain = match self.certs.as_deref().map(cert_table::chain) {
+            Some(Ok(chain)) => chain,
+            Some(Err(error)) if cached.is_empty() => return Err(error),
+            None | Some(Err(_)) => cached.to_vec(),
+        };
         Ok(Evidence {
             report: self.report,
             chain,

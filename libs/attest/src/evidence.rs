@@ -10,9 +10,9 @@ pub use td::{MAX_EVENT_LOG, MAX_QUOTE, TdEvidence};
 use crate::snp::REPORT_LEN;
 
 /// Most certificates that evidence carries: VCEK or VLEK, ASK or ASVK, ARK.
-const MAX_CERTS: usize = 3;
+pub const MAX_CERTS: usize = 3;
 /// Largest certificate. AMD's take 1.4 to 1.7 KiB.
-pub(crate) const MAX_CERT: usize = 4096;
+pub const MAX_CERT: usize = 4096;
 
 /// An SNP report with its certificate chain. Nothing in it is believed until [`crate::verify()`] has been through.
 ///

@@ -8,8 +8,8 @@
 //!
 //! | feature | adds |
 //! |---|---|
-//! | (none) | [`Evidence`], [`TdEvidence`], [`snp`] reports, writing [`trustee`]'s forms, [`configfs`]: all that a guest needs |
-//! | `verify` | `verify()` for SEV-SNP, modules `tdx` and `conditions`: verifiers, with X.509. Never in the guest |
+//! | (none) | [`GuestEvidence`], [`snp`] and [`tdx`] reports, [`trustee`]'s forms, [`configfs`]: all that a guest needs |
+//! | `verify` | `verify()` for SEV-SNP, `tdx::verify()`, module `conditions`: verifiers, with X.509. Never in the guest |
 //! | `measure` | module `measure`: launch digest, MRTD and RTMRs of a firmware, kernel, initrd and command line |
 //! | `verify` or `measure` | module `reference`: what a publisher signed that its images measure as |
 //! | `sim-issue` | module `sim`: development roots, and reports signed under them |
@@ -25,18 +25,17 @@ pub mod configfs;
 #[cfg(any(feature = "verify", feature = "measure"))]
 mod digest;
 mod evidence;
+mod guest;
 mod hex_bytes;
 mod launch;
 #[cfg(feature = "measure")]
 pub mod measure;
-#[cfg(any(feature = "verify", feature = "measure"))]
 mod reader;
 #[cfg(any(feature = "verify", feature = "measure"))]
 pub mod reference;
 #[cfg(feature = "sim-issue")]
 pub mod sim;
 pub mod snp;
-#[cfg(feature = "verify")]
 pub mod tdx;
 pub mod trustee;
 #[cfg(feature = "verify")]
@@ -54,6 +53,7 @@ mod vectors;
 #[cfg(feature = "verify")]
 pub use anchors::{Anchor, AnchorError, Anchors};
 pub use evidence::{Evidence, EvidenceError, MAX_EVENT_LOG, MAX_QUOTE, TdEvidence};
+pub use guest::{Bound, GuestEvidence, GuestEvidenceError, Launched, Tee};
 pub use hex_bytes::Hex;
 pub use launch::td_launch_digest;
 #[cfg(feature = "verify")]

@@ -40,7 +40,6 @@ impl<'a> Reader<'a> {
     }
 
     /// As many bytes as the u32 in front of them says.
-    #[cfg(feature = "verify")]
     pub(crate) fn with_u32_len(&mut self) -> Option<&'a [u8]> {
         let mut ahead = *self;
         let len = usize::try_from(ahead.u32()?).ok()?;
@@ -49,7 +48,6 @@ impl<'a> Reader<'a> {
         Some(bytes)
     }
 
-    #[cfg(feature = "verify")]
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

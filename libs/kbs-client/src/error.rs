@@ -118,6 +118,9 @@ pub enum KbsError {
     Key(#[source] KeyError),
 }
 
+/// The protocol's errors for a session that the broker does not know (any more), and for a token that it does not take.
+const SESSION_OVER: [&str; 2] = ["TokenNotFound", "TokenVerifierError"];
+
 impl KbsError {
     /// Whether the same question may be answered a moment later: nobody there yet, a broken connection, a status of 500
     /// or more.
@@ -130,6 +133,12 @@ impl KbsError {
                     ..
                 }
         )
+    }
+
+    /// Whether a resource was refused because the session or its token has ended: attesting anew gives another. The broker's other refusals
+    /// are decisions, and stay.
+    pub fn is_session_over(&self) -> bool {
+        matches!(self, Self::Refused { step: Step::Resource(_), kind, .. } if SESSION_OVER.contains(&kind.as_str()))
     }
 
     /// Sorts what the HTTP client says by blame.

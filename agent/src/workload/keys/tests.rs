@@ -6,6 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use cella_attest::{Evidence, TdEvidence};
 use cella_kbs_client::{GarbageKind, jwe, wire::Attestation};
 use cella_policy::initdata;
 use http_body_util::{BodyExt, Full};
@@ -16,7 +17,7 @@ use tokio::{net::TcpListener, task::JoinSet};
 
 use super::*;
 use crate::{
-    evidence::EvidenceError,
+    evidence::EvidenceSource,
     workload::testkit::{self, IMAGE_KID, MODEL_KID, PolicyText},
 };
 
@@ -89,28 +90,64 @@ fn the_brokers_answers_are_sorted_by_blame() {
     ));
 }
 
-/// A platform that signs nothing and counts its reports.
-struct Platform(AtomicUsize);
+/// A platform that signs nothing and counts its reports: of SNP, or of TDX.
+struct Platform {
+    tee: Tee,
+    quotes: AtomicUsize,
+}
 
-impl EvidenceSource for Platform {
-    fn quote(&self, report_data: &[u8; 64]) -> Result<Evidence, EvidenceError> {
-        self.0.fetch_add(1, Ordering::Relaxed);
-        let mut report = vec![0; 1184];
-        report[0] = 3; // version
-        report[0x34] = 1; // algorithm
-        report[0x50..0x90].copy_from_slice(report_data);
-        report[0x90..0xc0].fill(7); // measurement
-        report[0xc0..0xe0].fill(8); // HOST_DATA
-        report[0x180..0x188].copy_from_slice(&[3, 0, 0, 0, 0, 0, 20, 209]);
-        report[0x188..0x18b].copy_from_slice(&[0x19, 0x11, 1]);
-        Ok(Evidence {
-            report,
-            chain: Vec::new(),
+impl Platform {
+    fn new(tee: Tee) -> Arc<Self> {
+        Arc::new(Self {
+            tee,
+            quotes: AtomicUsize::new(0),
         })
     }
 
-    fn name(&self) -> &'static str {
-        "simulated"
+    fn quotes(&self) -> usize {
+        self.quotes.load(Ordering::Relaxed)
+    }
+}
+
+impl EvidenceSource for Platform {
+    fn launched(&self) -> Result<Launched, EvidenceError> {
+        panic!("the guest has been launched");
+    }
+
+    fn quote(&self, report_data: &[u8; 64]) -> Result<GuestEvidence, EvidenceError> {
+        self.quotes.fetch_add(1, Ordering::Relaxed);
+        Ok(match self.tee {
+            Tee::Snp => {
+                let mut report = vec![0; 1184];
+                report[0] = 3; // version
+                report[0x34] = 1; // algorithm
+                report[0x50..0x90].copy_from_slice(report_data);
+                report[0x90..0xc0].fill(7); // measurement
+                report[0xc0..0xe0].fill(8); // HOST_DATA
+                report[0x180..0x188].copy_from_slice(&[3, 0, 0, 0, 0, 0, 20, 209]);
+                report[0x188..0x18b].copy_from_slice(&[0x19, 0x11, 1]);
+                GuestEvidence::Snp(Evidence {
+                    report,
+                    chain: Vec::new(),
+                })
+            }
+            Tee::Tdx => {
+                let mut quote = vec![0; 632];
+                quote[..6].copy_from_slice(&[4, 0, 2, 0, 0x81, 0]);
+                quote[12..28].copy_from_slice(&0x939a_7233_f79c_4ca9_940a_0db3_957f_0607_u128.to_be_bytes());
+                quote[48..51].copy_from_slice(&[5, 1, 2]);
+                quote[184..232].fill(7); // MRTD
+                quote[232..280].fill(8); // MRCONFIGID
+                GuestEvidence::Tdx(TdEvidence {
+                    quote,
+                    event_log: Some(b"log".to_vec()),
+                })
+            }
+        })
+    }
+
+    fn is_simulated(&self) -> bool {
+        true
     }
 }
 
@@ -138,10 +175,22 @@ impl Broker {
                         let body = request.into_body().collect().await.unwrap().to_bytes();
                         log.lock().unwrap().push(path.clone());
                         let (status, text) = match path.as_str() {
-                            "/kbs/v0/auth" => (200, json!({"nonce": "AAECAw==", "extra-params": ""}).to_string()),
+                            "/kbs/v0/auth" => {
+                                let request: serde_json::Value = serde_json::from_slice(&body).unwrap();
+                                *log.lock().unwrap().last_mut().unwrap() +=
+                                    &format!(" {}", request["tee"].as_str().unwrap());
+                                (200, json!({"nonce": "AAECAw==", "extra-params": ""}).to_string())
+                            }
                             "/kbs/v0/attest" => {
                                 let attestation: Attestation = serde_json::from_slice(&body).unwrap();
                                 assert_eq!(attestation.init_data.unwrap().body, "the document");
+                                let evidence = attestation.tee_evidence.primary_evidence;
+                                let form = if evidence.get("quote").is_some() {
+                                    " quote"
+                                } else {
+                                    " report"
+                                };
+                                *log.lock().unwrap().last_mut().unwrap() += form;
                                 *key.lock().unwrap() = Some(attestation.runtime_data.tee_pubkey);
                                 (200, json!({"token": "e30.e30.e30"}).to_string())
                             }
@@ -199,6 +248,7 @@ fn init(platform: &Arc<Platform>) -> BootInfo {
             model,
         }
         .parse(),
+        tee: platform.tee,
         evidence: Arc::clone(platform) as Arc<dyn EvidenceSource>,
     }
 }
@@ -210,7 +260,7 @@ fn denied(detail: &str) -> Vec<u8> {
 
 #[tokio::test]
 async fn one_attestation_gives_every_key_once() {
-    let platform = Arc::new(Platform(AtomicUsize::new(0)));
+    let platform = Platform::new(Tee::Snp);
     let broker = Broker::start(|_| (200, vec![5; 32])).await;
     let (keyring, stages, attested) = broker.fetch(&init(&platform)).await;
     let keyring = keyring.unwrap();
@@ -221,7 +271,7 @@ async fn one_attestation_gives_every_key_once() {
             .same_as(&Kek::from_slice(&[5; 32]).unwrap())
     );
     let seen = broker.seen();
-    assert_eq!(seen[..2], ["/kbs/v0/auth", "/kbs/v0/attest"]);
+    assert_eq!(seen[..2], ["/kbs/v0/auth snp", "/kbs/v0/attest report"]);
     assert_eq!(
         seen[2..],
         [
@@ -229,7 +279,7 @@ async fn one_attestation_gives_every_key_once() {
             "/kbs/v0/resource/demo/model-kek/1 given"
         ]
     );
-    assert_eq!(platform.0.load(Ordering::Relaxed), 1);
+    assert_eq!(platform.quotes(), 1);
     let stages: Vec<_> = stages
         .snapshot()
         .into_iter()
@@ -237,7 +287,7 @@ async fn one_attestation_gives_every_key_once() {
         .collect();
     assert_eq!(stages, [("attest", None), ("keys", None)]);
     let summary = attested.summary().unwrap();
-    assert_eq!((summary.tee, summary.simulated), ("snp", true));
+    assert_eq!((summary.tee, summary.simulated), (Tee::Snp, true));
     assert_eq!((summary.measurement, summary.host_data), (vec![7; 48], vec![8; 32]));
     assert_eq!(summary.tcb, "bootloader=3 tee=0 snp=20 microcode=209");
     assert_eq!(summary.keys, [IMAGE_KID, MODEL_KID]);
@@ -245,7 +295,7 @@ async fn one_attestation_gives_every_key_once() {
 
 #[tokio::test]
 async fn one_key_refused_is_no_keys() {
-    let platform = Arc::new(Platform(AtomicUsize::new(0)));
+    let platform = Platform::new(Tee::Snp);
     let broker = Broker::start(|path| match path {
         "demo/image-kek/1" => (200, vec![5; 32]),
         _ => (401, denied("initdata digest mismatch [id 7]")),
@@ -269,11 +319,100 @@ async fn one_key_refused_is_no_keys() {
 
 #[tokio::test]
 async fn a_key_of_another_length_is_refused() {
-    let platform = Arc::new(Platform(AtomicUsize::new(0)));
+    let platform = Platform::new(Tee::Snp);
     let broker = Broker::start(|_| (200, vec![5; 31])).await;
     let (keyring, ..) = broker.fetch(&init(&platform)).await;
     assert!(
         matches!(keyring, Err(WorkloadError::KeyLength { found: 31, .. })),
         "{keyring:?}"
     );
+}
+
+#[tokio::test]
+async fn a_tdx_guest_says_so_and_gives_a_quote() {
+    let platform = Platform::new(Tee::Tdx);
+    let broker = Broker::start(|_| (200, vec![5; 32])).await;
+    let (keyring, _, attested) = broker.fetch(&init(&platform)).await;
+    keyring.unwrap();
+    assert_eq!(broker.seen()[..2], ["/kbs/v0/auth tdx", "/kbs/v0/attest quote"]);
+    assert_eq!(platform.quotes(), 1);
+    let summary = attested.summary().unwrap();
+    assert_eq!(summary.tee, Tee::Tdx);
+    let digest = cella_attest::td_launch_digest(&[7; 48], [&[0; 48]; 3]);
+    assert_eq!((summary.measurement, summary.host_data), (digest.to_vec(), vec![8; 48]));
+    assert_eq!(summary.tcb, "module=1 svn=5 microcode=2");
+}
+
+#[tokio::test]
+async fn evidence_of_another_tee_than_at_boot_is_not_sent() {
+    let platform = Platform::new(Tee::Tdx);
+    let broker = Broker::start(|_| (200, vec![5; 32])).await;
+    let init = BootInfo {
+        tee: Tee::Snp,
+        ..init(&platform)
+    };
+    let (keyring, ..) = broker.fetch(&init).await;
+    assert!(matches!(keyring, Err(WorkloadError::Evidence { .. })), "{keyring:?}");
+    assert_eq!(broker.seen(), ["/kbs/v0/auth snp"]);
+}
+
+/// The first question for a key finds the session over; afterwards all is well.
+fn over_once(path: &str) -> (u16, Vec<u8>) {
+    static ASKED: AtomicUsize = AtomicUsize::new(0);
+    if path == "demo/model-kek/1" && ASKED.fetch_add(1, Ordering::Relaxed) == 0 {
+        (401, over())
+    } else {
+        (200, vec![5; 32])
+    }
+}
+
+fn over() -> Vec<u8> {
+    let kind = "https://github.com/confidential-containers/kbs/errors/TokenNotFound";
+    json!({"type": kind, "detail": "the session has expired"})
+        .to_string()
+        .into_bytes()
+}
+
+#[tokio::test]
+async fn a_session_that_has_ended_is_replaced_once_and_no_key_is_fetched_twice() {
+    let platform = Platform::new(Tee::Snp);
+    let broker = Broker::start(over_once).await;
+    let (keyring, stages, attested) = broker.fetch(&init(&platform)).await;
+    keyring.unwrap();
+    assert_eq!(
+        platform.quotes(),
+        2,
+        "a second evidence, since the first session has ended"
+    );
+    let seen = [
+        "/kbs/v0/auth snp",
+        "/kbs/v0/attest report",
+        "/kbs/v0/resource/demo/image-kek/1 given",
+        "/kbs/v0/resource/demo/model-kek/1",
+        "/kbs/v0/auth snp",
+        "/kbs/v0/attest report",
+        "/kbs/v0/resource/demo/model-kek/1 given",
+    ];
+    assert_eq!(broker.seen(), seen);
+    assert_eq!(attested.summary().unwrap().keys, [IMAGE_KID, MODEL_KID]);
+    let stages: Vec<_> = stages.snapshot().into_iter().map(|stage| stage.name.as_str()).collect();
+    assert_eq!(stages, ["attest", "keys", "attest"]);
+}
+
+#[tokio::test]
+async fn a_broker_that_ends_every_session_gets_no_third_evidence() {
+    let platform = Platform::new(Tee::Snp);
+    let broker = Broker::start(|_| (401, over())).await;
+    let (keyring, ..) = broker.fetch(&init(&platform)).await;
+    assert!(matches!(keyring, Err(WorkloadError::KeyRefused { .. })), "{keyring:?}");
+    assert_eq!(platform.quotes(), 2);
+}
+
+#[tokio::test]
+async fn a_denial_is_no_reason_for_a_second_evidence() {
+    let platform = Platform::new(Tee::Snp);
+    let broker = Broker::start(|_| (401, denied("measurement not in the rule"))).await;
+    let (keyring, ..) = broker.fetch(&init(&platform)).await;
+    assert!(matches!(keyring, Err(WorkloadError::KeyRefused { .. })), "{keyring:?}");
+    assert_eq!(platform.quotes(), 1);
 }

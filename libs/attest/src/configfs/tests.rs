@@ -115,7 +115,7 @@ fn snp_report_answers_the_challenge() {
     assert_eq!(raw.report[0x50..0x90], [7; 64]);
     assert_eq!(raw.certs, None);
     assert_eq!(privlevel.take(), b"0", "the kernel parses ASCII");
-    assert_eq!(raw.into_snp_evidence().unwrap().chain, Vec::<Vec<u8>>::new());
+    assert_eq!(raw.into_snp_evidence(&[]).unwrap().chain, Vec::<Vec<u8>>::new());
     assert_no_entry_left(root.path());
 }
 
@@ -135,8 +135,21 @@ fn certificates_come_along() {
     assert_eq!(quote_with(Vec::new()).certs, None);
     let raw = quote_with(vec![1; 100]);
     assert_eq!(raw.certs, Some(vec![1; 100]));
-    assert_eq!(raw.into_snp_evidence(), Err(CertTableError::Unterminated));
+    assert_eq!(raw.into_snp_evidence(&[]), Err(CertTableError::Unterminated));
     assert_no_entry_left(root.path());
+}
+
+#[test]
+fn a_cached_chain_stands_in_for_a_table_that_is_of_no_use() {
+    let raw = |certs| RawEvidence {
+        provider: Provider::SevGuest,
+        report: vec![0; REPORT_LEN],
+        certs,
+    };
+    let cached = vec![vec![1], vec![2], vec![3]];
+    for useless in [None, Some(vec![1; 100])] {
+        assert_eq!(raw(useless).into_snp_evidence(&cached).unwrap().chain, cached);
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    collateral::CollateralError, event_log::EventLogError, pck::PckError, quote::QuoteError, signed::SignedError,
+    collateral::CollateralError, event_log::EventLogError, head::QuoteError, pck::PckError, signed::SignedError,
     status::TcbStatus,
 };
 use crate::{

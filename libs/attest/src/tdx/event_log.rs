@@ -5,8 +5,7 @@
 
 use ring::digest::{Context, SHA384};
 
-pub use crate::evidence::MAX_EVENT_LOG;
-use crate::reader::Reader;
+use crate::{evidence::MAX_EVENT_LOG, reader::Reader};
 
 /// Most events that are looked at. A boot with GRUB has about 50.
 const MAX_EVENTS: usize = 4096;
@@ -35,6 +34,8 @@ pub struct Event<'a> {
 pub struct EventLog<'a> {
     /// Events in order, without those that extend nothing.
     pub events: Vec<Event<'a>>,
+    /// Bytes up to the end of the last event: what follows in the area is filling.
+    pub len: usize,
 }
 
 impl<'a> EventLog<'a> {
@@ -51,7 +52,8 @@ impl<'a> EventLog<'a> {
         let mut events = Vec::new();
         for index in 0.. {
             if is_end(at.0) {
-                return Ok(Self { events });
+                let len = bytes.len().saturating_sub(at.0.len());
+                return Ok(Self { events, len });
             }
             if index == MAX_EVENTS {
                 return Err(EventLogError::TooMany);

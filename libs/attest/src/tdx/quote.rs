@@ -10,20 +10,12 @@ use x509_cert::{Certificate, der::Decode};
 
 use super::{
     enclave,
+    head::{QuoteError, body, header},
     pck::Platform,
-    report::{LEN_10, LEN_15, LEN_15_EX, TdReport},
+    report::TdReport,
 };
-pub use crate::evidence::MAX_QUOTE;
-use crate::{reader::Reader, x509::pem_chain};
+use crate::{evidence::MAX_QUOTE, reader::Reader, x509::pem_chain};
 
-/// Header of every quote.
-const HEADER: usize = 48;
-/// ECDSA with P-256, the one key type that Intel's quoting enclave has for TDX.
-const KEY_ECDSA_P256: u16 = 2;
-/// TDX, in the header's TEE type.
-const TEE_TDX: u32 = 0x81;
-/// Intel's quoting enclave, in the header.
-const INTEL: [u8; 16] = 0x939a_7233_f79c_4ca9_940a_0db3_957f_0607_u128.to_be_bytes();
 /// Certification data: the report of the quoting enclave with what leads to its signature.
 const DATA_QE_REPORT: u16 = 6;
 /// Certification data: the encrypted identity of the platform, whose certificate must then come from elsewhere.
@@ -122,50 +114,6 @@ impl<'a> Quote<'a> {
     }
 }
 
-/// Reads the header and gives the version.
-fn header(at: &mut Reader<'_>) -> Result<u16, QuoteError> {
-    let mut header = Reader(at.bytes(HEADER).ok_or(QuoteError::Truncated)?);
-    let version = header.u16().ok_or(QuoteError::Truncated)?;
-    if !matches!(version, 4 | 5) {
-        return Err(QuoteError::Version { found: version });
-    }
-    let key_type = header.u16().ok_or(QuoteError::Truncated)?;
-    if key_type != KEY_ECDSA_P256 {
-        return Err(QuoteError::KeyType { found: key_type });
-    }
-    let tee = header.u32().ok_or(QuoteError::Truncated)?;
-    if tee != TEE_TDX {
-        return Err(QuoteError::NotTdx { tee });
-    }
-    let _security_versions: [u8; 4] = header.array().ok_or(QuoteError::Truncated)?;
-    if header.array() != Some(INTEL) {
-        return Err(QuoteError::Vendor);
-    }
-    Ok(version)
-}
-
-/// Reads the TD report in the form that version and body type say.
-fn body(at: &mut Reader<'_>, version: u16) -> Result<TdReport, QuoteError> {
-    let len = if version == 4 {
-        LEN_10
-    } else {
-        let kind = at.u16().ok_or(QuoteError::Truncated)?;
-        let said = at.u32().ok_or(QuoteError::Truncated)?;
-        let len = match kind {
-            2 => LEN_10,
-            3 => LEN_15,
-            4 => LEN_15_EX,
-            _ => return Err(QuoteError::Body { kind, len: said }),
-        };
-        if usize::try_from(said) != Ok(len) {
-            return Err(QuoteError::Body { kind, len: said });
-        }
-        len
-    };
-    let bytes = at.bytes(len).ok_or(QuoteError::Truncated)?;
-    TdReport::parse(bytes).ok_or(QuoteError::Truncated)
-}
-
 /// Reads certification data of one of these types.
 fn data<'a>(at: &mut Reader<'a>, types: &[u16]) -> Result<(u16, &'a [u8]), QuoteError> {
     let kind = at.u16().ok_or(QuoteError::Truncated)?;
@@ -182,60 +130,4 @@ impl std::fmt::Debug for Quote<'_> {
             .field("report", &self.report)
             .finish_non_exhaustive()
     }
-}
-
-/// Why bytes are not a quote.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum QuoteError {
-    /// Longer than any quote.
-    #[error("a quote of {len} bytes; at most {MAX_QUOTE} are read")]
-    TooLarge {
-        /// Bytes that came.
-        len: usize,
-    },
-    /// A field or a length goes beyond the bytes that came.
-    #[error("the quote is cut off")]
-    Truncated,
-    /// Bytes where nothing is.
-    #[error("the quote has bytes behind its parts")]
-    Trailing,
-    /// A version of the format that is not known here.
-    #[error("quote version {found}; 4 and 5 are known")]
-    Version {
-        /// Version in the quote.
-        found: u16,
-    },
-    /// Not ECDSA with P-256.
-    #[error("quote attestation key type {found}; only 2, ECDSA with P-256, is known")]
-    KeyType {
-        /// Type in the quote.
-        found: u16,
-    },
-    /// A quote of something else, such as an SGX enclave.
-    #[error("the quote is of TEE {tee:#x}, not of a TDX guest")]
-    NotTdx {
-        /// TEE type in the quote.
-        tee: u32,
-    },
-    /// Not by Intel's quoting enclave.
-    #[error("the quote is not by Intel's quoting enclave")]
-    Vendor,
-    /// A body that is no TD report, or not of its length.
-    #[error("quote body of type {kind} and {len} bytes is no TD report")]
-    Body {
-        /// Type in the quote.
-        kind: u16,
-        /// Length in the quote.
-        len: u32,
-    },
-    /// Certification data of a type that does not belong there.
-    #[error("certification data of type {found} in the quote is not known here")]
-    CertificationData {
-        /// Type in the quote.
-        found: u16,
-    },
-    /// The certificates are no text.
-    #[error("the certificates in the quote are not PEM")]
-    Certificates,
 }

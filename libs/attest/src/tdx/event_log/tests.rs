@@ -61,6 +61,7 @@ fn what_fills_the_area_is_the_end() {
             let padded = [bytes.clone(), vec![filler; len]].concat();
             let parsed = EventLog::parse(&padded).unwrap();
             assert_eq!(parsed, EventLog::parse(&bytes).unwrap(), "{len} of {filler}");
+            assert_eq!(parsed.len, bytes.len(), "the filling is not counted");
         }
     }
     let hidden = [bytes.clone(), vec![0xff; 16], log(&[(1, 4, 7)])].concat();
