@@ -1,8 +1,8 @@
 //! Connections of the host's to ports of the pod, for `kubectl port-forward`.
 //!
 //! A peer connects to [`cella_protos::FORWARD_PORT`] and sends a TCP port's number as u16 (little endian). Where the policy
-//! lets the host in there, the agent connects to the port on the pod's loopback, IPv4 before IPv6, answers one byte 0, and
-//! raw bytes flow both ways, each direction ending by itself. Otherwise the connection is closed without an answer, and
+//! lets the host in there, and the pod's ingress is open, the agent connects to the port on the pod's loopback, IPv4 before IPv6, answers one byte 0, and
+//! raw bytes flow both ways, each direction ending by itself, and both when the ingress shuts. Otherwise the connection is closed without an answer, and
 //! what the policy denied becomes an event. Nothing of the guest's but its programs' own ports can be reached.
 
 use std::{
@@ -12,7 +12,10 @@ use std::{
     time::Duration,
 };
 
-use cella_policy::PodPolicy;
+use cella_policy::{
+    PodPolicy,
+    check::{Denial, check_forward},
+};
 use slog::{Logger, debug, warn};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy_bidirectional_with_sizes},
@@ -22,7 +25,7 @@ use tokio::{
 };
 
 use crate::{
-    pod::{EventKind, Events},
+    pod::{EventKind, Events, Ingress},
     stream::StreamListener,
 };
 
@@ -30,14 +33,20 @@ use crate::{
 #[derive(Clone)]
 pub struct Forwarder {
     policy: PodPolicy,
+    ingress: Ingress,
     events: Events,
     log: Logger,
 }
 
 impl Forwarder {
-    /// Obeys `policy`; what it denies becomes one of `events`.
-    pub fn new(policy: PodPolicy, events: Events, log: Logger) -> Self {
-        Self { policy, events, log }
+    /// Obeys `policy` and `ingress`; what they deny becomes one of `events`.
+    pub fn new(policy: PodPolicy, ingress: Ingress, events: Events, log: Logger) -> Self {
+        Self {
+            policy,
+            ingress,
+            events,
+            log,
+        }
     }
 
     /// Serves one connection. Returns when it is over.
@@ -46,8 +55,8 @@ impl Forwarder {
             Ok(Ok(port)) => port,
             _ => return warn!(self.log, "a forwarding connection named no port"),
         };
-        if !self.policy.forwards(port) {
-            let text = format!("policy denies forwarding to port {port}: [pod] forward-ports does not name it");
+        if let Err(denial) = self.may_connect(port) {
+            let text = denial.to_string();
             warn!(self.log, "request denied"; "request" => "forward", "reason" => &text);
             return self.events.add(EventKind::Denied, "", "", &text);
         }
@@ -61,9 +70,22 @@ impl Forwarder {
             return;
         }
         // Either side may end it at any time.
-        let copied = copy_bidirectional_with_sizes(&mut connection, &mut target, CHUNK, CHUNK).await;
+        let copied = tokio::select! {
+            copied = copy_bidirectional_with_sizes(&mut connection, &mut target, CHUNK, CHUNK) => copied,
+            () = self.ingress.shut() => return warn!(self.log, "the ingress shut: forwarding ended"; "port" => port),
+        };
         let (sent, received) = copied.unwrap_or_default();
         debug!(self.log, "forwarding ended"; "port" => port, "to pod" => sent, "from pod" => received);
+    }
+}
+
+impl Forwarder {
+    fn may_connect(&self, port: u16) -> Result<(), Denial> {
+        check_forward(&self.policy, port)?;
+        match self.ingress.shut_because() {
+            None => Ok(()),
+            Some(missing) => Err(Denial::Shut { port, missing }),
+        }
     }
 }
 
@@ -113,7 +135,7 @@ const CHUNK: usize = 16 * 1024;
 
 #[cfg(test)]
 mod tests {
-    use cella_policy::Policy;
+    use cella_policy::{Policy, check::Turn};
     use tokio::{
         io::{DuplexStream, duplex},
         net::TcpListener,
@@ -125,8 +147,17 @@ mod tests {
     fn forwarder(port: u16) -> Forwarder {
         let policy = include_str!("../tests/common/policy.toml");
         let policy = policy.replacen("[kbs]", &format!("[pod]\nforward-ports = [{port}]\n\n[kbs]"), 1);
-        let pod = Policy::parse(&policy).unwrap().pod().clone();
-        Forwarder::new(pod, Events::new(), Logger::root(slog::Discard, slog::o!()))
+        let (policy, events) = (Policy::parse(&policy).unwrap(), Events::new());
+        let ingress = Ingress::new(&policy, events.clone());
+        let log = Logger::root(slog::Discard, slog::o!());
+        Forwarder::new(policy.pod().clone(), ingress, events, log)
+    }
+
+    /// The same, and everybody is there.
+    fn open(port: u16) -> Forwarder {
+        let forwarder = forwarder(port);
+        forwarder.ingress.note("server", Turn::Running);
+        forwarder
     }
 
     async fn ask(forwarder: &Forwarder, port: u16) -> DuplexStream {
@@ -142,7 +173,7 @@ mod tests {
         for address in ["127.0.0.1:0", "[::1]:0"] {
             let listener = TcpListener::bind(address).await.unwrap();
             let port = listener.local_addr().unwrap().port();
-            let mut host = ask(&forwarder(port), port).await;
+            let mut host = ask(&open(port), port).await;
             let (mut pod, _) = listener.accept().await.unwrap();
             assert_eq!(host.read_u8().await.unwrap(), 0);
             host.write_all(b"question").await.unwrap();
@@ -161,11 +192,39 @@ mod tests {
     async fn t1_a_port_that_the_policy_does_not_name_is_not_reached() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let forwarder = forwarder(port ^ 1);
+        let forwarder = open(port ^ 1);
         let mut host = ask(&forwarder, port).await;
         assert!(host.read_u8().await.is_err());
-        let event = forwarder.events.next(0).await;
+        let event = forwarder.events.next(1).await;
         assert!(event.text.contains(&format!("port {port}")), "{}", event.text);
+    }
+
+    #[tokio::test]
+    async fn t1_nobody_comes_in_while_a_required_container_is_missing() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let forwarder = forwarder(port);
+        assert!(ask(&forwarder, port).await.read_u8().await.is_err());
+        let event = forwarder.events.next(0).await;
+        assert_eq!(
+            event.text,
+            format!("policy denies forwarding to port {port}: the ingress is shut, container \"server\" does not run")
+        );
+        forwarder.ingress.note("server", Turn::Running);
+        let mut host = ask(&forwarder, port).await;
+        let (mut pod, _) = listener.accept().await.unwrap();
+        assert_eq!(host.read_u8().await.unwrap(), 0);
+        host.write_all(b"question").await.unwrap();
+        let mut read = [0; 8];
+        pod.read_exact(&mut read).await.unwrap();
+        // What was let in goes out again with it.
+        let ended = Turn::Ended {
+            status: 0,
+            paused: false,
+        };
+        forwarder.ingress.note("server", ended);
+        assert!(host.read_u8().await.is_err());
+        assert_eq!(pod.read(&mut read).await.unwrap_or(0), 0);
     }
 
     #[tokio::test]
@@ -173,6 +232,6 @@ mod tests {
         let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = free.local_addr().unwrap().port();
         drop(free);
-        assert!(ask(&forwarder(port), port).await.read_u8().await.is_err());
+        assert!(ask(&open(port), port).await.read_u8().await.is_err());
     }
 }

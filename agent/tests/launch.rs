@@ -13,6 +13,7 @@ use cella_agent::{
     launch::{HostSeccomp, LaunchError},
     stage::StageName,
 };
+use cella_policy::check::Denial;
 use common::{Machine, id, is_root, policy, script};
 use tokio::io::AsyncWriteExt;
 
@@ -166,7 +167,7 @@ async fn exit_codes_and_signals_come_back() {
     assert_eq!(machine.containers.processes(&id()).unwrap(), [pid]);
     assert!(matches!(
         machine.containers.signal(&id().first_process(), 1, false),
-        Err(ContainerError::SignalDenied { signal: 1, .. })
+        Err(ContainerError::Denied(Denial::Signal { .. }))
     ));
     assert!(matches!(
         machine.containers.delete(&id().first_process()).await,

@@ -79,10 +79,7 @@ pub enum ApiError {
 impl ApiError {
     /// Whether the policy forbids what was asked.
     pub(super) fn is_denial(&self) -> bool {
-        matches!(
-            self,
-            Self::Denied(_) | Self::Container(ContainerError::SignalDenied { .. })
-        )
+        matches!(self, Self::Denied(_) | Self::Container(ContainerError::Denied(_)))
     }
 }
 
@@ -115,7 +112,7 @@ fn container_code(error: &ContainerError) -> Code {
     match error {
         ContainerError::Unknown { .. } => Code::NOT_FOUND,
         ContainerError::Exists { .. } | ContainerError::NameTaken { .. } => Code::ALREADY_EXISTS,
-        ContainerError::SignalDenied { .. } => Code::PERMISSION_DENIED,
+        ContainerError::Denied(_) => Code::PERMISSION_DENIED,
         ContainerError::Signal { .. } => Code::INVALID_ARGUMENT,
         ContainerError::State { .. } | ContainerError::NoTerminal { .. } | ContainerError::Plan(_) => {
             Code::FAILED_PRECONDITION

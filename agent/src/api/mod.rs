@@ -61,7 +61,8 @@ pub async fn serve(outcome: Outcome, log: Logger) -> Result<(), ServeError> {
             let listener =
                 VsockListener::bind(VsockAddr::new(VMADDR_CID_ANY, FORWARD_PORT)).map_err(ServeError::Forwarding)?;
             let events = containers.pod().events().clone();
-            let forwarder = Forwarder::new(boot.policy.pod().clone(), events, log.clone());
+            let ingress = containers.ingress().clone();
+            let forwarder = Forwarder::new(boot.policy.pod().clone(), ingress, events, log.clone());
             tokio::spawn(forward::listen(listener, forwarder));
             let service = AgentService::new(boot, containers, stages, Arc::clone(&end), log.clone());
             (Arc::new(service), None)

@@ -197,7 +197,8 @@ impl Agent for AgentService {
         _: &TtrpcContext,
         request: StartContainerRequest,
     ) -> ttrpc::Result<StartContainerResponse> {
-        self.answer("StartContainer", self.start(&request).await)
+        let started = self.start(&request).await;
+        self.answer_for("StartContainer", &request.id, &request.exec_id, started)
     }
 
     async fn exec_process(

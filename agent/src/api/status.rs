@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use cella_protos::agent::{Container, Memory, Stage, StatusResponse};
+use cella_protos::agent::{Container, Ingress, Memory, Stage, StatusResponse};
 use protobuf::MessageField;
 
 use crate::{boot::BootInfo, container::Containers, stage::StageLog, workload::Workload};
@@ -19,6 +19,10 @@ pub(super) fn response(
         initdata_digest: boot.digests.sha256.to_vec(),
         stages: stages.snapshot().into_iter().map(stage).collect(),
         memory: MessageField::some(memory()),
+        ingress: MessageField::some(Ingress {
+            missing: containers.ingress().missing().iter().map(ToString::to_string).collect(),
+            ..Default::default()
+        }),
         containers: containers
             .snapshots()
             .into_iter()

@@ -2,6 +2,8 @@
 
 use std::io;
 
+use cella_policy::check::Denial;
+
 use super::{CgroupError, ContainerId, LimitError, ProcessId};
 use crate::{
     launch::{LaunchError, PlanError},
@@ -54,14 +56,9 @@ pub enum ContainerError {
         /// What it is.
         state: &'static str,
     },
-    /// The policy forbids the signal.
-    #[error("policy denies signal {signal} to container {name:?}")]
-    SignalDenied {
-        /// The policy's name.
-        name: String,
-        /// The signal's number.
-        signal: u32,
-    },
+    /// The policy says no.
+    #[error("{0}")]
+    Denied(#[source] Denial),
     /// The signal is none, or could not be delivered.
     #[error("signal {signal} cannot be sent to {process}")]
     Signal {

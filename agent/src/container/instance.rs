@@ -11,7 +11,7 @@ use std::{
 
 use cella_policy::{
     ContainerPolicy, Rule, Stdio,
-    check::{Admission, AdmittedProcess},
+    check::{Admission, AdmittedProcess, check_signal},
 };
 use slog::{info, warn};
 
@@ -21,7 +21,9 @@ use super::{
     pipes,
     prepare::Rights,
     process::{Process, ProcessState},
-    resources, volumes,
+    resources,
+    standing::Standing,
+    volumes,
 };
 use crate::{
     launch::{MaskPlan, MountPlan},
@@ -47,6 +49,7 @@ pub(super) struct Instance {
     /// Whom the image runs as, once there is an image.
     image_user: OnceLock<String>,
     cgroup: Option<Cgroup>,
+    standing: Standing,
     first: Arc<Process>,
     execs: Mutex<BTreeMap<ExecId, Arc<Exec>>>,
 }
@@ -117,6 +120,7 @@ impl Instance {
         info!(setting.log, "container created"; "container" => %policy.name, "id" => %id);
         let instance = Self {
             first: Arc::new(Process::new(Arc::clone(&setting), first, pipes)),
+            standing: Standing::new(&policy.name, &setting.ingress),
             setting,
             id,
             policy: policy.clone(),
@@ -199,6 +203,7 @@ impl Instance {
         supply: Arc<dyn Supply>,
         network: Arc<NetworkPlan>,
     ) -> Result<u32, ContainerError> {
+        self.standing.check_start().map_err(ContainerError::Denied)?;
         let beginning = self.first.begin()?;
         match self.launch(beginning, supply, &network).await {
             Ok(launched) => {
@@ -208,9 +213,12 @@ impl Instance {
                     resources::tell_of_memory(&self.setting, &self.id, cgroup);
                 }
                 let instance = Arc::clone(&self);
+                // Before anybody can hear of its end.
+                self.standing.started();
                 Ok(self.first.run(launched, move |exit| {
                     info!(instance.setting.log, "container ended";
                         "container" => %instance.policy.name, "status" => exit.status);
+                    instance.standing.ended(exit.status);
                     instance.end_rest();
                     instance.oom_kills() > 0
                 }))
@@ -244,12 +252,7 @@ impl Instance {
 
     /// Sends a signal to one process, or to all of the container's.
     pub(super) fn signal(&self, exec: Option<&ExecId>, number: u32, all: bool) -> Result<(), ContainerError> {
-        if !self.policy.signals.allows(number) {
-            return Err(ContainerError::SignalDenied {
-                name: self.policy.name.clone(),
-                signal: number,
-            });
-        }
+        check_signal(&self.policy, number).map_err(ContainerError::Denied)?;
         let process = self.process(exec)?;
         match (&self.cgroup, i32::try_from(number)) {
             (Some(cgroup), Ok(number)) if all && exec.is_none() && process.pid().is_some() => {
@@ -359,6 +362,11 @@ impl Instance {
             Some(words) if self.policy.stdio == Stdio::Allow => words.read(),
             _ => Vec::new(),
         }
+    }
+
+    /// Its processes are stopped, or go on.
+    pub(super) fn note_paused(&self, paused: bool) {
+        self.standing.paused(paused);
     }
 
     /// Its group while it runs.

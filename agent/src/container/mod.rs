@@ -21,6 +21,7 @@ mod pipes;
 mod prepare;
 mod process;
 mod resources;
+mod standing;
 mod volumes;
 
 use std::{
@@ -48,7 +49,7 @@ pub use process::ProcessState;
 use crate::{
     launch::{HostSeccomp, Launcher, TerminalSize},
     network::NetworkPlan,
-    pod::Pod,
+    pod::{Ingress, Pod},
     reaper::{Exit, Reaper},
     stage::StageLog,
     stream::Streams,
@@ -93,6 +94,8 @@ pub struct Setting {
     pub reaper: Reaper,
     /// What they share.
     pub pod: Pod,
+    /// Who of them must be there for clients to come in.
+    pub ingress: Ingress,
     /// Where starts are recorded.
     pub stages: StageLog,
     /// The log.
@@ -262,6 +265,11 @@ impl Containers {
     /// What they share.
     pub fn pod(&self) -> &Pod {
         &self.setting.pod
+    }
+
+    /// Whether clients may come in.
+    pub fn ingress(&self) -> &Ingress {
+        &self.setting.ingress
     }
 
     /// All containers as they are now.

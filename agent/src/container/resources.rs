@@ -11,8 +11,11 @@ impl Containers {
     /// Stops a running container's processes, or lets them go on; returns when the kernel has done so.
     pub async fn freeze(&self, id: &ContainerId, frozen: bool) -> Result<(), ContainerError> {
         let wanted = if frozen { "paused" } else { "resumed" };
-        let group = self.find(id)?.running_group(wanted)?;
-        group.freeze(frozen).await.map_err(ContainerError::Cgroup)
+        let instance = self.find(id)?;
+        let group = instance.running_group(wanted)?;
+        group.freeze(frozen).await.map_err(ContainerError::Cgroup)?;
+        instance.note_paused(frozen);
+        Ok(())
     }
 
     /// Replaces the limits that are given, within what `machine` has; before the start, too.

@@ -15,6 +15,7 @@ pub(crate) mod signal;
 
 use std::{path::Path, process::ExitCode, sync::Arc};
 
+use cella_policy::Policy;
 use nix::unistd::getpid;
 use slog::{Logger, error, info};
 use tokio::signal::unix::{SignalKind, signal as on_signal};
@@ -28,7 +29,7 @@ use crate::{
     container::{CgroupRoot, Containers, Setting},
     launch::Launcher,
     logging,
-    pod::Pod,
+    pod::{Ingress, Pod},
     reaper::Reaper,
     stage::{StageLog, StageName},
     stream::Streams,
@@ -77,7 +78,7 @@ async fn serve(log: Logger) -> Result<(), Failure> {
             info!(log, "initdata verified";
                 "sha256" => hex::encode(boot.digests.sha256), "tee" => boot.tee.as_str(),
                 "simulated" => boot.evidence.is_simulated());
-            let setting = setting(&log, &stages, reaper)?;
+            let setting = setting(&boot.policy, &log, &stages, reaper)?;
             Outcome::Ready {
                 boot: Arc::new(boot),
                 containers: Containers::new(setting),
@@ -92,7 +93,7 @@ async fn serve(log: Logger) -> Result<(), Failure> {
     Ok(api::serve(outcome, log).await?)
 }
 
-fn setting(log: &Logger, stages: &StageLog, reaper: Reaper) -> Result<Setting, Failure> {
+fn setting(policy: &Policy, log: &Logger, stages: &StageLog, reaper: Reaper) -> Result<Setting, Failure> {
     let meminfo = std::fs::read_to_string("/proc/meminfo")?;
     let total_mib = boot::total_memory(&meminfo).unwrap_or(0) >> 20;
     let program = Path::new("/proc/self/exe");
@@ -104,6 +105,7 @@ fn setting(log: &Logger, stages: &StageLog, reaper: Reaper) -> Result<Setting, F
         writable_mib: (total_mib / 4).max(16),
         streams: Streams::new(log.clone()),
         reaper,
+        ingress: Ingress::new(policy, pod.events().clone()),
         pod,
         stages: stages.clone(),
         log: log.clone(),

@@ -33,6 +33,8 @@ pub enum EventKind {
     OutOfMemory,
     /// The policy denied a request of the host's.
     Denied,
+    /// Clients may come in from now on, or no more.
+    Ingress,
 }
 
 impl EventKind {
@@ -41,6 +43,7 @@ impl EventKind {
         match self {
             Self::OutOfMemory => "oom",
             Self::Denied => "denied",
+            Self::Ingress => "ingress",
         }
     }
 }

@@ -7,6 +7,7 @@
 
 mod error;
 mod events;
+mod ingress;
 mod init;
 mod memory;
 mod namespaces;
@@ -19,6 +20,7 @@ use std::{
 
 pub use error::PodError;
 pub use events::{Event, EventKind, Events};
+pub use ingress::Ingress;
 pub use namespaces::NamespaceError;
 pub use sysctl::{Sysctl, SysctlError};
 

@@ -17,7 +17,7 @@ use cella_agent::{
     },
     launch::{HostSeccomp, Launcher},
     network::NetworkPlan,
-    pod::Pod,
+    pod::{Ingress, Pod},
     reaper::Reaper,
     stage::StageLog,
     stream::Streams,
@@ -70,6 +70,11 @@ impl Machine {
     }
 
     pub fn with(cgroups: Option<CgroupRoot>) -> Self {
+        Self::under(&policy(&["/bin/true"], &[]), cgroups)
+    }
+
+    /// A machine whose containers are those of `lineup`.
+    pub fn under(lineup: &Policy, cgroups: Option<CgroupRoot>) -> Self {
         nix::sys::prctl::set_child_subreaper(true).unwrap();
         let mut children = signal(SignalKind::child()).unwrap();
         tokio::spawn(async move {
@@ -82,6 +87,11 @@ impl Machine {
         fs::write(dir.path().join("model/weights.gguf"), "weights").unwrap();
         let log = Logger::root(slog::Discard, slog::o!());
         let (streams, stages) = (Streams::new(log.clone()), StageLog::new());
+        let pod = Pod::new(
+            dir.path().join("pod"),
+            env!("CARGO_BIN_EXE_cella-agent").into(),
+            REAPER.clone(),
+        );
         let containers = Containers::new(Setting {
             state_dir: dir.path().join("containers"),
             launcher: Launcher::new(env!("CARGO_BIN_EXE_cella-agent"), REAPER.clone()),
@@ -89,11 +99,8 @@ impl Machine {
             writable_mib: 16,
             streams: streams.clone(),
             reaper: REAPER.clone(),
-            pod: Pod::new(
-                dir.path().join("pod"),
-                env!("CARGO_BIN_EXE_cella-agent").into(),
-                REAPER.clone(),
-            ),
+            ingress: Ingress::new(lineup, pod.events().clone()),
+            pod,
             stages: stages.clone(),
             log,
         });
@@ -245,7 +252,12 @@ pub fn policy(args: &[&str], changes: &[(&str, &str)]) -> Policy {
 
 /// What the policy makes of a host that asks for exactly its first container.
 pub fn admission(policy: &Policy) -> Admission<'_> {
-    let container = &policy.containers()[0];
+    admission_of(policy, &policy.containers()[0].name)
+}
+
+/// The same for the container of that name.
+pub fn admission_of<'p>(policy: &'p Policy, name: &str) -> Admission<'p> {
+    let container = policy.container(name).unwrap();
     let UserPolicy::Ids(user) = &container.user else {
         panic!("the policy has numbers")
     };

@@ -82,6 +82,8 @@ async fn resolve_container(work: &ContainerWork, registries: &[RegistryWork]) ->
         require_encrypted: work.require_encrypted,
         matching: work.matching,
         instances: work.instances.clone(),
+        presence: work.presence,
+        after: work.after.clone(),
         args: runtime::args(run, work.args.as_ref()),
         env: runtime::env(run, &work.env),
         env_allow: work.env_allow.clone(),

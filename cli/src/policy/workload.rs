@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use cella_policy::file::{
-    Choice, MaskedPathsFile, MatchFile, MountFile, PodFile, RlimitsFile, SeccompFile, StdioFile, TmpfsFile, UserFile,
-    VolumeFile, VolumesFile,
+    Choice, MaskedPathsFile, MatchFile, MountFile, PodFile, PresenceFile, RlimitsFile, SeccompFile, StdioFile,
+    TmpfsFile, UserFile, VolumeFile, VolumesFile,
 };
 use serde::Deserialize;
 
@@ -67,6 +67,10 @@ pub(super) struct ContainerWork {
     pub(super) matching: MatchFile,
     #[serde(default = "one")]
     pub(super) instances: Choice<u32>,
+    #[serde(default)]
+    pub(super) presence: PresenceFile,
+    #[serde(default)]
+    pub(super) after: Vec<String>,
     /// The whole command line, or any. Default: the image's entry point and arguments.
     pub(super) args: Option<Choice<Vec<String>>>,
     /// Further variables, or other values for the image's: `NAME=value`.

@@ -36,6 +36,9 @@ pub(super) fn render(status: &StatusResponse) -> String {
         "models": status.models.iter().map(model).collect::<Vec<_>>(),
         "memory": memory,
         "containers": containers,
+        "ingress": status.ingress.as_ref().map(|ingress| json!({
+            "open": ingress.missing.is_empty(), "missing": ingress.missing,
+        })),
     });
     format!("{value:#}\n")
 }

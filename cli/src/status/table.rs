@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use cella_protos::agent::{Container, Evidence, Model, ModelFile, Stage, StatusResponse};
+use cella_protos::agent::{Container, Evidence, Ingress, Model, ModelFile, Stage, StatusResponse};
 
 use crate::units;
 
@@ -20,6 +20,9 @@ pub(super) fn render(status: &StatusResponse) -> String {
         self::model(&mut out, model);
     }
     containers(&mut out, &status.containers);
+    if let Some(ingress) = status.ingress.as_ref() {
+        self::ingress(&mut out, ingress);
+    }
     if let Some(memory) = status.memory.as_ref() {
         let _ = writeln!(
             out,
@@ -131,6 +134,17 @@ fn containers(out: &mut String, containers: &[Container]) {
     }
 }
 
+fn ingress(out: &mut String, ingress: &Ingress) {
+    if ingress.missing.is_empty() {
+        let _ = writeln!(out, "\ningress   open");
+        return;
+    }
+    let _ = writeln!(out, "\ningress   SHUT: nobody comes in while");
+    for missing in &ingress.missing {
+        let _ = writeln!(out, "          {}", clean(missing));
+    }
+}
+
 /// At most 200 characters, none of them a control character.
 fn clean(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(200).collect()
@@ -162,7 +176,14 @@ mod tests {
         let mut model = Model::new();
         model.files = vec![file];
         status.models = vec![model];
+        let mut ingress = Ingress::new();
+        ingress.missing = vec!["container \"filter\" does not run".to_owned()];
+        status.ingress = Some(ingress).into();
         let text = render(&status);
+        assert!(
+            text.contains("SHUT: nobody comes in while\n          container \"filter\" does not run"),
+            "{text}"
+        );
         for expected in ["900.0 ms", "running", "failed", "SIMULATED", "2,097,152 (all)"] {
             assert!(text.contains(expected), "{expected} in {text}");
         }

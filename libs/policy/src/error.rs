@@ -112,6 +112,14 @@ pub enum PolicyError {
         /// The name.
         name: String,
     },
+    /// A container that could only start after itself.
+    #[error("policy, {place}: {name:?} in turn starts after this container")]
+    Circle {
+        /// Where.
+        place: Place,
+        /// Who stands there.
+        name: String,
+    },
     /// A number or a length is out of its range.
     #[error("policy, {place}: {found} is out of range, allowed is {least} to {most}")]
     Range {

@@ -96,6 +96,12 @@ pub struct ContainerFile {
     /// How many of it may be there at once, or `"any"`. Default 1.
     #[serde(default = "one")]
     pub instances: Choice<u32>,
+    /// `running`, `completed` or `optional`: what must be true of it for the ingress to be open. Default `running`.
+    #[serde(default)]
+    pub presence: PresenceFile,
+    /// Containers that it may start after only. Default none.
+    #[serde(default)]
+    pub after: Vec<String>,
     /// The process's arguments, exactly, or `"any"`.
     pub args: Choice<Vec<String>>,
     /// The process's environment, exactly; order is free.
@@ -172,6 +178,19 @@ pub enum MatchFile {
     Name,
     /// Also by image under a name that the policy does not have.
     Image,
+}
+
+/// `presence`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PresenceFile {
+    /// It must run.
+    #[default]
+    Running,
+    /// It must have ended with status 0.
+    Completed,
+    /// It may be left out.
+    Optional,
 }
 
 /// `rlimits`.

@@ -30,8 +30,8 @@ pub use names::{DigestRef, Endpoint, GuestPath, KeyId, NameError, RegistryName, 
 pub use pattern::{EnvPattern, SysctlPattern};
 pub use pem::{CertificatePem, PemError};
 pub use policy::{
-    ContainerPolicy, Kbs, MaskedPaths, Match, Memlock, ModelMount, ModelPolicy, PodPolicy, Policy, Registry, Rlimits,
-    Rule, Seccomp, Signals, Stdio, Tmpfs, User, UserPolicy, VolumePolicy,
+    ContainerPolicy, Kbs, MaskedPaths, Match, Memlock, ModelMount, ModelPolicy, PodPolicy, Policy, Presence, Registry,
+    Rlimits, Rule, Seccomp, Signals, Stdio, Tmpfs, User, UserPolicy, VolumePolicy,
 };
 pub use signal::{Signal, SignalError};
 pub use volume::{VolumeKind, VolumeKindError};

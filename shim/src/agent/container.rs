@@ -39,6 +39,8 @@ pub enum GuestEventKind {
     OutOfMemory,
     /// The policy refused a request.
     Denied,
+    /// Clients may come in from now on, or no more.
+    Ingress,
     /// Something that this program does not know, made printable.
     Other(String),
 }
@@ -49,6 +51,7 @@ impl GuestEventKind {
         match self {
             Self::OutOfMemory => "oom",
             Self::Denied => "denied",
+            Self::Ingress => "ingress",
             Self::Other(name) => name,
         }
     }
@@ -147,6 +150,7 @@ fn event(answer: &wire::NextEventResponse) -> GuestEvent {
         kind: match answer.kind.as_str() {
             "oom" => GuestEventKind::OutOfMemory,
             "denied" => GuestEventKind::Denied,
+            "ingress" => GuestEventKind::Ingress,
             other => GuestEventKind::Other(printable(other, MAX_NAME)),
         },
         container: printable(&answer.container, MAX_NAME),

@@ -122,6 +122,7 @@ impl Metrics {
         let kind = match kind {
             "oom" => "oom",
             "denied" => "denied",
+            "ingress" => "ingress",
             _ => "other",
         };
         *self.inner().guest_events.entry(kind).or_default() += 1;

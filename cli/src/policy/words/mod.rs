@@ -6,8 +6,8 @@ use std::fmt::Write as _;
 
 use cella_policy::initdata;
 use cella_policy::{
-    ContainerPolicy, MaskedPaths, Match, Memlock, ModelPolicy, PodPolicy, Policy, Registry, Rlimits, Rule, Seccomp,
-    Signals, Stdio, UserPolicy, VolumeKind,
+    ContainerPolicy, MaskedPaths, Match, Memlock, ModelPolicy, PodPolicy, Policy, Presence, Registry, Rlimits, Rule,
+    Seccomp, Signals, Stdio, UserPolicy, VolumeKind,
 };
 
 use crate::units;
@@ -89,6 +89,17 @@ fn describe_container(out: &mut Out, container: &ContainerPolicy) {
         Rule::Any => out.field("at once", "ANY number"),
         Rule::Only(1) => {}
         Rule::Only(number) => out.field("at once", &number.to_string()),
+    }
+    out.field(
+        "presence",
+        match container.presence {
+            Presence::Running => "no client comes in while it does not run",
+            Presence::Completed => "no client comes in before it has ended with status 0",
+            Presence::Optional => "the host may leave it out",
+        },
+    );
+    if !container.after.is_empty() {
+        out.field("starts after", &list(&container.after));
     }
     out.field("image", &container.image.to_string());
     out.field(

@@ -202,6 +202,26 @@ pub enum Denial {
          system writable; do not ask for a read-only one, or have a policy with readonly-rootfs = \"any\""
     )]
     ReadonlyRootfs { subject: Subject },
+    /// It is not its turn yet.
+    #[error("policy denies starting {subject}: its after names {other}, allowed is when that {needed}")]
+    Order {
+        subject: Subject,
+        other: String,
+        needed: &'static str,
+    },
+    /// A signal.
+    #[error("policy denies {subject}: signal {given} is not named in signals, allowed is {allowed}")]
+    Signal {
+        subject: Subject,
+        given: String,
+        allowed: String,
+    },
+    /// A port of the pod.
+    #[error("policy denies forwarding to port {port}: [pod] forward-ports does not name it, allowed is {allowed}")]
+    Forward { port: u16, allowed: String },
+    /// A port of the pod while a required container is not there.
+    #[error("policy denies forwarding to port {port}: the ingress is shut, {missing}")]
+    Shut { port: u16, missing: String },
     /// One process namespace for all containers is wanted.
     #[error("policy denies {subject}: share-process-namespace is asked to be true, allowed is false")]
     SharedPid { subject: Subject },

@@ -22,6 +22,7 @@
 //! | host namespaces, hooks | denied when there are any |
 //! | cgroup limits | the host's: it can starve the machine anyway |
 //! | pipes | the policy's `stdio` decides what is connected; asking is no offence |
+//! | order of starts | nobody before whom its `after` names ([`Lineup`]); clients are let in when every required container is there |
 //!
 //! # Which entry
 //! The host may never run anything but what an entry names, so its image candidates carry no authority; they can only
@@ -36,6 +37,7 @@ mod admission;
 mod denial;
 mod mounts;
 mod pod;
+mod presence;
 mod process;
 mod request;
 
@@ -45,7 +47,9 @@ mod tests;
 pub use admission::{Admission, AdmittedProcess, AdmittedUser, AdmittedVolume};
 pub use denial::{Denial, Subject};
 pub use mounts::{SERVED_MOUNTS, check_volume};
-pub use pod::{DEFAULT_SYSCTL, check_pod};
+pub use pod::{DEFAULT_SYSCTL, check_forward, check_pod};
+pub use presence::{Lineup, Missing, Turn};
+pub use process::check_signal;
 pub use request::{ContainerRequest, ProcessRequest, RequestedMount, RequestedRlimit};
 
 pub(crate) use mounts::reserved_for_volumes;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::request::{MAX_SYSCTL, bounded};
 use super::{Denial, Subject, shown_list};
 use crate::names::shown;
-use crate::policy::Policy;
+use crate::policy::{PodPolicy, Policy};
 
 /// Kernel parameters that containerd sets for every pod: any port and echo requests for every user. They concern nobody
 /// but the pod.
@@ -38,6 +38,20 @@ pub fn check_pod(policy: &Policy, sysctl: &BTreeMap<String, String>) -> Result<(
         }
     }
     Ok(())
+}
+
+/// Whether the host may connect to the pod's TCP port through the agent.
+///
+/// # Errors
+/// [`Denial::Forward`], with the ports that it may.
+pub fn check_forward(pod: &PodPolicy, port: u16) -> Result<(), Denial> {
+    if pod.forwards(port) {
+        return Ok(());
+    }
+    Err(Denial::Forward {
+        port,
+        allowed: shown_list(pod.forward_ports.only().into_iter().flatten()),
+    })
 }
 
 const MAX_VALUE: usize = 1024;

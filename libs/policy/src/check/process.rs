@@ -7,7 +7,8 @@ use super::request::{ProcessRequest, RequestedRlimit};
 use super::{DEFAULT_NOFILE, Denial, Subject, is_plain_path, shown_list};
 use crate::capability::Capability;
 use crate::names::shown;
-use crate::policy::{ContainerPolicy, Rlimits, Rule, User, UserPolicy};
+use crate::policy::{ContainerPolicy, Rlimits, Rule, Signals, User, UserPolicy};
+use crate::signal::Signal;
 
 /// Everything but the arguments, which `args` has found good already.
 pub(super) fn check(
@@ -31,6 +32,28 @@ pub(super) fn check(
         rlimits: rlimits(container, subject, &request.rlimits)?,
         terminal: request.terminal,
         no_new_privileges: request.no_new_privileges || !(container.new_privileges || privileged),
+    })
+}
+
+/// Whether the host may send signal `number` to the container's processes.
+///
+/// # Errors
+/// [`Denial::Signal`], with those that it may.
+pub fn check_signal(container: &ContainerPolicy, number: u32) -> Result<(), Denial> {
+    if container.signals.allows(number) {
+        return Ok(());
+    }
+    let allowed = match &container.signals {
+        Signals::Any => "SIGHUP to SIGRTMAX, 1 to 64".to_owned(),
+        Signals::Only(list) => {
+            let kill = (!list.contains(&Signal::KILL)).then_some(Signal::KILL);
+            shown_list(list.iter().copied().chain(kill))
+        }
+    };
+    Err(Denial::Signal {
+        subject: Subject::Container(container.name.clone()),
+        given: Signal::from_number(number).map_or_else(|| number.to_string(), |signal| signal.to_string()),
+        allowed,
     })
 }
 

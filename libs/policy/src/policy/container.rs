@@ -24,6 +24,10 @@ pub struct ContainerPolicy {
     pub require_encrypted: bool,
     /// How many of it may be there at once, at least 1.
     pub instances: Rule<u32>,
+    /// What must be true of it for the pod's ingress to be open.
+    pub presence: Presence,
+    /// Containers of the same policy that it may start after only; never in a circle.
+    pub after: Vec<String>,
     /// Exact arguments, at least one.
     pub args: Rule<Vec<String>>,
     /// Exact environment, `NAME=value`, names unique.
@@ -75,6 +79,17 @@ pub enum Match {
     Name,
     /// By its name, and by its image under every name that the policy does not have.
     Image,
+}
+
+/// What must be true of a container for clients to be let in, and for those that come after it to start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Presence {
+    /// It runs.
+    Running,
+    /// It has ended with status 0 at least once: what Kubernetes calls an init container.
+    Completed,
+    /// Nothing: the host may leave it out.
+    Optional,
 }
 
 /// Whom a process runs as.

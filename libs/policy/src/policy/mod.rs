@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use std::str::FromStr;
 
 pub use container::{
-    ContainerPolicy, MaskedPaths, Match, Memlock, ModelMount, Rlimits, Seccomp, Signals, Stdio, Tmpfs, User,
+    ContainerPolicy, MaskedPaths, Match, Memlock, ModelMount, Presence, Rlimits, Seccomp, Signals, Stdio, Tmpfs, User,
     UserPolicy, VolumePolicy,
 };
 pub use rule::Rule;

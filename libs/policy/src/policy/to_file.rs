@@ -1,14 +1,14 @@
 //! From the validated policy to its serialised form.
 
 use super::{
-    ContainerPolicy, Kbs, MaskedPaths, Match, Memlock, ModelPolicy, PodPolicy, Policy, Registry, Rlimits, Rule,
-    Seccomp, Signals, Stdio, UserPolicy, VolumePolicy,
+    ContainerPolicy, Kbs, MaskedPaths, Match, Memlock, ModelPolicy, PodPolicy, Policy, Presence, Registry, Rlimits,
+    Rule, Seccomp, Signals, Stdio, UserPolicy, VolumePolicy,
 };
 use crate::POLICY_VERSION;
 use crate::choice::{ANY, Choice};
 use crate::file::{
-    ContainerFile, KbsFile, MaskedPathsFile, MatchFile, ModelFile, MountFile, PodFile, PolicyFile, RegistryFile,
-    RlimitsFile, SeccompFile, StdioFile, TmpfsFile, UserFile, VolumeFile, VolumesFile,
+    ContainerFile, KbsFile, MaskedPathsFile, MatchFile, ModelFile, MountFile, PodFile, PolicyFile, PresenceFile,
+    RegistryFile, RlimitsFile, SeccompFile, StdioFile, TmpfsFile, UserFile, VolumeFile, VolumesFile,
 };
 
 pub(super) fn toml(policy: &Policy) -> String {
@@ -63,6 +63,12 @@ fn container(container: &ContainerPolicy) -> ContainerFile {
         image_keys: strings(&container.image_keys),
         require_encrypted: Some(container.require_encrypted),
         instances: choice(&container.instances, |number| *number),
+        presence: match container.presence {
+            Presence::Running => PresenceFile::Running,
+            Presence::Completed => PresenceFile::Completed,
+            Presence::Optional => PresenceFile::Optional,
+        },
+        after: container.after.clone(),
         args: choice(&container.args, Clone::clone),
         env: container.env.clone(),
         env_allow: strings(&container.env_allow),

@@ -64,6 +64,7 @@ impl Pod {
                 warn!(log, "the guest's policy refused a request";
                     "container" => &event.container, "exec" => &event.exec, "rule" => &event.text);
             }
+            GuestEventKind::Ingress => info!(log, "the pod's way in has changed"; "state" => &event.text),
             GuestEventKind::Other(kind) => debug!(log, "an event of an unknown kind"; "kind" => kind),
         }
     }

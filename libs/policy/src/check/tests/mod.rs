@@ -4,6 +4,7 @@ mod bounds;
 mod entries;
 mod exec;
 mod freedom;
+mod presence;
 mod volumes;
 
 use super::*;

@@ -9,11 +9,13 @@ use super::{
 use crate::capability::Capability;
 use crate::choice::{ANY, Choice};
 use crate::error::{Place, PolicyError};
-use crate::file::{ContainerFile, MaskedPathsFile, MatchFile, RlimitsFile, SeccompFile, StdioFile, UserFile};
+use crate::file::{
+    ContainerFile, MaskedPathsFile, MatchFile, PresenceFile, RlimitsFile, SeccompFile, StdioFile, UserFile,
+};
 use crate::names::{NameError, is_container_name, is_hostname};
 use crate::policy::{
-    ContainerPolicy, MaskedPaths, Match, Memlock, ModelPolicy, Registry, Rlimits, Rule, Seccomp, Signals, Stdio, User,
-    UserPolicy,
+    ContainerPolicy, MaskedPaths, Match, Memlock, ModelPolicy, Presence, Registry, Rlimits, Rule, Seccomp, Signals,
+    Stdio, User, UserPolicy,
 };
 
 pub(super) fn container(
@@ -57,6 +59,12 @@ pub(super) fn container(
         image_keys,
         require_encrypted,
         instances: instances(&place, &file.instances)?,
+        presence: match file.presence {
+            PresenceFile::Running => Presence::Running,
+            PresenceFile::Completed => Presence::Completed,
+            PresenceFile::Optional => Presence::Optional,
+        },
+        after: file.after,
         args,
         env_allow,
         cwd: match file.cwd.as_str() {

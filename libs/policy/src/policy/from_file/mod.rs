@@ -2,6 +2,7 @@
 
 mod container;
 mod mounts;
+mod order;
 
 use std::collections::{BTreeSet, HashSet};
 use std::str::FromStr;
@@ -42,6 +43,7 @@ pub(super) fn policy(file: PolicyFile) -> Checked<Policy> {
         .map(|file| container::container(file, &registries, &models))
         .collect::<Checked<Vec<_>>>()?;
     unique("container", containers.iter().map(|container| container.name.as_str()))?;
+    order::check(&containers)?;
     let policy = Policy {
         revision,
         kbs,

@@ -69,3 +69,42 @@ fn volumes_have_a_kind_and_a_place_of_their_own() {
     let both = volume("/config", "secret").replace("name = \"server\"", "name = \"server\"\nvolumes = \"any\"");
     assert!(matches!(Policy::parse(&both), Err(PolicyError::Text { .. })));
 }
+
+#[test]
+fn an_order_has_no_gaps_and_no_circles() {
+    let other = |name: &str, lines: &str| {
+        let from = EXAMPLE.find("[[container]]").unwrap();
+        let to = EXAMPLE.find("[[container.mount]]").unwrap();
+        EXAMPLE[from..to].replace("name = \"server\"", &format!("name = {name:?}\n{lines}"))
+    };
+    let with = |server: &str, a: &str, b: &str| {
+        let first = EXAMPLE.replacen("name = \"server\"", &format!("name = \"server\"\n{server}"), 1);
+        Policy::parse(&format!("{first}\n{}{}", other("a", a), other("b", b)))
+    };
+    let policy = with(
+        "after = [\"a\", \"b\"]",
+        "",
+        "after = [\"a\"]\npresence = \"completed\"",
+    )
+    .unwrap();
+    assert_eq!(policy.container("server").unwrap().after, ["a", "b"]);
+    assert_eq!(policy.container("a").unwrap().presence, Presence::Running);
+    assert_eq!(policy.container("b").unwrap().presence, Presence::Completed);
+    assert_eq!(Policy::parse(&policy.to_toml()).unwrap(), policy);
+    let said = |result: Result<Policy, PolicyError>| result.unwrap_err().to_string();
+    assert_eq!(
+        said(with("after = [\"c\"]", "", "")),
+        "policy, container \"server\" after[0]: no [[container]] is named \"c\""
+    );
+    for (server, a, b) in [
+        ("after = [\"server\"]", "", ""),
+        ("after = [\"a\"]", "after = [\"b\"]", "after = [\"server\"]"),
+    ] {
+        assert!(matches!(with(server, a, b), Err(PolicyError::Circle { .. })));
+    }
+    assert!(matches!(
+        with("after = [\"a\", \"a\"]", "", ""),
+        Err(PolicyError::Duplicate { .. })
+    ));
+    assert!(said(with("presence = \"there\"", "", "")).contains("unknown variant `there`"));
+}

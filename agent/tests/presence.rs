@@ -1,0 +1,113 @@
+//! T1 on running containers: who comes after whom, and who must be there for clients to come in.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests fail like tests"
+)]
+
+mod common;
+
+use std::sync::Arc;
+
+use cella_agent::{
+    container::{ContainerError, ContainerId, Creation, Limits, WantedPipes},
+    network::NetworkPlan,
+};
+use cella_policy::Policy;
+use common::{LIMIT, Machine, POLICY, admission_of, is_root};
+use tokio::time::timeout;
+
+/// The server comes after an init container that must have completed.
+fn policy() -> Policy {
+    let container = &POLICY[POLICY.find("[[container]]").unwrap()..POLICY.find("[[container.mount]]").unwrap()];
+    let init = container.replace("name = \"server\"", "name = \"init\"\npresence = \"completed\"");
+    let server = POLICY
+        .replace("[\"/bin/true\"]", "[\"/bin/sleep\", \"1000\"]")
+        .replace("name = \"server\"", "name = \"server\"\nafter = [\"init\"]");
+    Policy::parse(&format!("{server}\n{init}")).unwrap()
+}
+
+struct Pod {
+    machine: Machine,
+    policy: Policy,
+}
+
+impl Pod {
+    fn new() -> Self {
+        let policy = policy();
+        Self {
+            machine: Machine::under(&policy, None),
+            policy,
+        }
+    }
+
+    fn create(&self, name: &str) -> ContainerId {
+        let id: ContainerId = name.parse().unwrap();
+        let creation = Creation {
+            id: id.clone(),
+            admission: admission_of(&self.policy, name),
+            host_seccomp: None,
+            pipes: WantedPipes::default(),
+            limits: Limits::default(),
+        };
+        self.machine.containers.create(creation).unwrap();
+        id
+    }
+
+    async fn start(&self, id: &ContainerId) -> Result<u32, ContainerError> {
+        let network = Arc::new(NetworkPlan::default());
+        let start = self.machine.containers.start(id, self.machine.supply(), network);
+        timeout(LIMIT, start).await.unwrap()
+    }
+
+    async fn ended(&self, id: &ContainerId) -> u32 {
+        let process = id.first_process();
+        let wait = self.machine.containers.wait(&process);
+        timeout(LIMIT, wait).await.unwrap().unwrap().exit.status
+    }
+
+    fn missing(&self) -> Vec<String> {
+        let missing = self.machine.containers.ingress().missing();
+        missing.iter().map(ToString::to_string).collect()
+    }
+
+    /// Waits for the event of that number and kind: its text.
+    async fn event(&self, number: u64) -> String {
+        let next = self.machine.containers.pod().events().next(number - 1);
+        timeout(LIMIT, next).await.unwrap().text
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn t1_the_order_is_kept_and_the_ingress_follows() {
+    if !is_root() {
+        return;
+    }
+    let pod = Pod::new();
+    let (init, server) = (pod.create("init"), pod.create("server"));
+    let denied = pod.start(&server).await.unwrap_err();
+    assert_eq!(
+        denied.to_string(),
+        "policy denies starting container \"server\": its after names \"init\", allowed is when that has ended with status 0"
+    );
+    pod.start(&init).await.unwrap();
+    assert_eq!(pod.ended(&init).await, 0);
+    assert_eq!(pod.missing(), ["container \"server\" does not run"]);
+    // The denial has not cost the container its start.
+    pod.start(&server).await.unwrap();
+    assert_eq!(
+        pod.event(1).await,
+        "the ingress is open: every required container is there"
+    );
+    assert!(pod.missing().is_empty());
+    pod.machine
+        .containers
+        .signal(&server.first_process(), 9, false)
+        .unwrap();
+    assert_eq!(pod.ended(&server).await, 137);
+    assert_eq!(
+        pod.event(2).await,
+        "the ingress is shut: container \"server\" does not run"
+    );
+}
