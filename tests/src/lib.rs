@@ -7,6 +7,7 @@
 
 pub mod attacker;
 pub mod conformance;
+pub mod kernel_contract;
 pub mod node;
 pub mod process;
 pub mod registry;
