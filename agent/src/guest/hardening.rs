@@ -1,4 +1,7 @@
 //! Settings of the kernel and of this process that keep memory where it is and to ourselves (threat T15).
+//!
+//! What can be decided when the kernel is built is decided there and not here: no swap, no core dumps, no modules, no kexec, no
+//! BPF, lockdown (`guest-image/kernel.contract`, which a test holds against the built configuration).
 
 use std::{fs, io, path::Path};
 
@@ -52,13 +55,22 @@ fn apply_sysctls(root: &Path) -> Result<(), HardeningError> {
     Ok(())
 }
 
-/// Compaction must not move locked pages. Neither kernel log nor kernel addresses are a container's business. The kernel
-/// prints only its last words on the console: its other messages quote names that a container chooses (threat T3).
-const SYSCTLS: [(&str, &str); 4] = [
+/// Compaction must not move locked pages. Neither kernel log nor kernel addresses nor counters of other processes are a
+/// container's business. The kernel prints only its last words on the console: its other messages quote names that a container
+/// chooses (threat T3). Nothing that changed its user is ever dumped. In folders that all may write to, links and files of one
+/// user lead no other astray, as on every distribution; the kernel's own default is off.
+const SYSCTLS: [(&str, &str); 11] = [
     ("vm/compact_unevictable_allowed", "0"),
     ("kernel/dmesg_restrict", "1"),
     ("kernel/kptr_restrict", "2"),
+    ("kernel/perf_event_paranoid", "3"),
+    ("kernel/randomize_va_space", "2"),
     ("kernel/printk", "1 4 1 1"),
+    ("fs/suid_dumpable", "0"),
+    ("fs/protected_symlinks", "1"),
+    ("fs/protected_hardlinks", "1"),
+    ("fs/protected_fifos", "1"),
+    ("fs/protected_regular", "2"),
 ];
 
 /// Registry connections, layers, pipes.
@@ -81,10 +93,10 @@ mod tests {
             }
         ));
         fs::create_dir(root.path().join("kernel")).unwrap();
+        fs::create_dir(root.path().join("fs")).unwrap();
         apply_sysctls(root.path()).unwrap();
-        assert_eq!(
-            fs::read_to_string(root.path().join("vm/compact_unevictable_allowed")).unwrap(),
-            "0"
-        );
+        for (name, value) in SYSCTLS {
+            assert_eq!(fs::read_to_string(root.path().join(name)).unwrap(), value);
+        }
     }
 }
