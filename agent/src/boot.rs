@@ -9,6 +9,7 @@ mod error;
 use std::{fs, path::Path, sync::Arc};
 
 use cella_attest::{Bound, Tee};
+use cella_http::TrustedTime;
 use cella_policy::{
     Policy,
     initdata::{self, Digests},
@@ -34,6 +35,8 @@ pub struct BootInfo {
     pub tee: Tee,
     /// Where evidence comes from.
     pub evidence: Arc<dyn EvidenceSource>,
+    /// The time, once the key broker has stated it. The machine's own clock is the host's and decides nothing.
+    pub time: TrustedTime,
 }
 
 /// Checks command line and entropy, finds initdata and verifies it. Blocks while the platform makes a report.
@@ -75,6 +78,7 @@ pub fn verify(device: &[u8], evidence: Arc<dyn EvidenceSource>) -> Result<BootIn
         policy,
         tee: launched.tee(),
         evidence,
+        time: TrustedTime::unknown(),
     })
 }
 

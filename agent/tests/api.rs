@@ -16,6 +16,7 @@ use cella_agent::{
     evidence::{EvidenceError, EvidenceSource},
 };
 use cella_attest::{GuestEvidence, Launched, Tee};
+use cella_http::TrustedTime;
 use cella_policy::{Policy, initdata::digests};
 use cella_protos::{
     agent::{
@@ -79,6 +80,7 @@ async fn serving(machine: &Machine) -> Host {
         policy: Policy::parse(POLICY).unwrap(),
         tee: Tee::Snp,
         evidence: Arc::new(NoEvidence),
+        time: TrustedTime::unknown(),
     };
     let (containers, stages) = (machine.containers.clone(), machine.stages.clone());
     let log = Logger::root(slog::Discard, slog::o!());

@@ -8,6 +8,7 @@
 //! Signals from inside cannot hurt: the kernel drops those that process 1 has no handler for, and it has one for SIGCHLD
 //! only.
 
+mod clock;
 mod hardening;
 mod mounts;
 mod power;
@@ -78,6 +79,7 @@ async fn serve(log: Logger) -> Result<(), Failure> {
             info!(log, "initdata verified";
                 "sha256" => hex::encode(boot.digests.sha256), "tee" => boot.tee.as_str(),
                 "simulated" => boot.evidence.is_simulated());
+            tokio::spawn(clock::follow(boot.time.clone(), log.clone()));
             let setting = setting(&boot.policy, &log, &stages, reaper)?;
             Outcome::Ready {
                 boot: Arc::new(boot),

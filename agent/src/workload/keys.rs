@@ -14,8 +14,8 @@ use std::{
 };
 
 use cella_attest::{GuestEvidence, Launched, Tee};
-use cella_http::{Client, ClientConfig, Origin, TlsRoots};
-use cella_kbs_client::{KbsClient, KbsError, Session, Step};
+use cella_http::{Client, ClientConfig, Dates, Origin, TlsRoots, TrustedTime};
+use cella_kbs_client::{KbsClient, KbsError, Options, Session, Step, token::KeyThumbprint};
 use cella_policy::KeyId;
 use cella_seal::Kek;
 
@@ -110,7 +110,7 @@ pub(crate) async fn fetch(init: &BootInfo, stages: &StageLog, attested: &Atteste
     let Some(kbs) = init.policy.kbs().filter(|_| !init.policy.key_ids().is_empty()) else {
         return Ok(Keyring::empty());
     };
-    match client(&kbs.url.to_string(), kbs.ca.as_str()) {
+    match client(&kbs.url.to_string(), kbs.ca.as_str(), &init.time) {
         Ok(http) => fetch_over(http, init, stages, attested).await,
         Err(error) => {
             let error = WorkloadError::Broker {
@@ -122,14 +122,14 @@ pub(crate) async fn fetch(init: &BootInfo, stages: &StageLog, attested: &Atteste
     }
 }
 
-/// An HTTPS client that trusts the policy's authority for the broker and nobody else.
-fn client(url: &str, ca: &str) -> Result<Client, Box<dyn Error + Send + Sync>> {
+/// An HTTPS client that trusts the policy's authority for the broker and nobody else, and no clock but the broker's.
+fn client(url: &str, ca: &str, time: &TrustedTime) -> Result<Client, Box<dyn Error + Send + Sync>> {
     let origin: Origin = url.parse()?;
-    Ok(Client::new(
-        origin,
-        Some(TlsRoots::from_pem(ca)?),
-        ClientConfig::default(),
-    )?)
+    let config = ClientConfig {
+        dates: Dates::Trusted(time.clone()),
+        ..ClientConfig::default()
+    };
+    Ok(Client::new(origin, Some(TlsRoots::from_pem(ca)?), config)?)
 }
 
 /// [`fetch`] over a client that is there already.
@@ -182,13 +182,35 @@ impl Exchange<'_> {
             *last.lock().unwrap_or_else(PoisonError::into_inner) = Some(evidence);
             Ok(json)
         };
-        let mut client = KbsClient::new(self.http.clone(), tee.as_str());
+        let options = Options {
+            token_keys: self.token_keys(),
+            ..Options::default()
+        };
+        let mut client = KbsClient::with_options(self.http.clone(), tee.as_str(), options);
         let session = client.attest(&self.init.initdata_text, quote).await;
         let session = session.map_err(|error| refused(&self.broker, None, error))?;
+        self.learn_time(&session)?;
         if let Some(evidence) = last.into_inner().unwrap_or_else(PoisonError::into_inner) {
             self.attested.accepted(self.summarise(&evidence));
         }
         Ok(session)
+    }
+
+    /// Takes the time from the broker's token, and judges the broker's own certificate by it.
+    fn learn_time(&self, session: &Session) -> Result<(), WorkloadError> {
+        if let Some(token) = session.token() {
+            self.init.time.learn(token.issued);
+        }
+        self.http.check_dates().map_err(|error| WorkloadError::Broker {
+            cause: Cause::new(error),
+        })
+    }
+
+    /// The keys that the policy pins for the broker's tokens.
+    fn token_keys(&self) -> Vec<KeyThumbprint> {
+        let keys = self.init.policy.kbs().map(|kbs| &kbs.token_keys);
+        let keys = keys.into_iter().flatten();
+        keys.map(|key| KeyThumbprint::from(*key.as_bytes())).collect()
     }
 
     /// All keys in one session. One that ends before the last key came, as at a broker that was restarted, is replaced by a second, with evidence

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use cella_http::{HttpError, TlsRoots};
+use cella_http::{ClientConfig, Dates, HttpError, TlsRoots, TrustedTime};
 use cella_oci::{Descriptor, Digest, Manifest, Registry, RegistryError};
 use cella_policy::{DigestRef, Policy};
 
@@ -13,8 +13,8 @@ use super::error::{Cause, Subject, WorkloadError};
 pub(crate) struct Registries(BTreeMap<String, Registry>);
 
 impl Registries {
-    /// Clients for all registries. Nothing is dialled yet.
-    pub(crate) fn of(policy: &Policy) -> Result<Self, WorkloadError> {
+    /// Clients for all registries, which judge certificates by `time`. Nothing is dialled yet.
+    pub(crate) fn of(policy: &Policy, time: &TrustedTime) -> Result<Self, WorkloadError> {
         let mut clients = BTreeMap::new();
         for registry in policy.registries() {
             let failed = |cause: Cause| WorkloadError::Internal {
@@ -33,7 +33,12 @@ impl Registries {
                 .transpose();
             let roots = roots.map_err(|error| failed(Cause::new(error)))?;
             let name = registry.name.as_str();
-            let client = Registry::new(origin, roots, name).map_err(|error| failed(Cause::new(error)))?;
+            let config = ClientConfig {
+                dates: Dates::Trusted(time.clone()),
+                ..ClientConfig::default()
+            };
+            let client = Registry::with_config(origin, roots, name, config);
+            let client = client.map_err(|error| failed(Cause::new(error)))?;
             clients.insert(name.to_owned(), client);
         }
         Ok(Self(clients))
@@ -93,6 +98,15 @@ impl Artifact {
                 Err(error) => patience.after(error).await.map_err(|error| self.failed(error))?,
             }
         }
+    }
+
+    /// Whether the registry's certificates were valid, as far as the time is known: for the end of a pull, whose connections
+    /// may be older than that.
+    pub(crate) fn check_dates(&self) -> Result<(), WorkloadError> {
+        self.registry.check_dates().map_err(|error| WorkloadError::Registry {
+            subject: self.subject.clone(),
+            cause: Cause::new(error),
+        })
     }
 
     /// Sorts what the registry's client says by blame.

@@ -1,6 +1,7 @@
 //! The whole workload: what waiters get, and what is left when it ends.
 
 use cella_attest::{GuestEvidence, Launched, Tee};
+use cella_http::TrustedTime;
 use cella_policy::initdata;
 
 use super::*;
@@ -34,6 +35,7 @@ fn start(folder: &tempfile::TempDir, policy: &PolicyText) -> (Workload, StageLog
         policy: policy.parse(),
         tee: Tee::Snp,
         evidence: Arc::new(NoEvidence),
+        time: TrustedTime::unknown(),
     };
     (
         Workload::start_in(folder.path(), Arc::new(init), stages.clone(), testkit::log()),

@@ -52,6 +52,7 @@ fn resolve_broker(work: &KbsWork) -> Result<KbsFile, ResolveError> {
     Ok(KbsFile {
         url: work.url.clone(),
         ca,
+        token_keys: work.token_keys.clone(),
     })
 }
 

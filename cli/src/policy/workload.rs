@@ -36,6 +36,9 @@ pub(super) struct KbsWork {
     pub(super) url: String,
     /// PEM file.
     pub(super) ca: Option<PathBuf>,
+    /// Thumbprints, as `cellactl kbs jwks` shows them.
+    #[serde(default)]
+    pub(super) token_keys: Vec<String>,
 }
 
 /// `[[registry]]`.

@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Uri};
 
 use crate::body::RequestBody;
 use crate::connect::{Connection, Connector};
+use crate::dates::Dates;
 use crate::error::{BuildError, HttpError, Step};
 use crate::origin::Origin;
 use crate::pool::Pool;
@@ -26,6 +27,8 @@ pub struct ClientConfig {
     pub read_timeout: Duration,
     /// The largest head of an answer, in bytes; values below 8192 count as 8192. Default 64 KiB.
     pub max_header_bytes: usize,
+    /// Whose time decides whether a certificate is valid. Default the system's.
+    pub dates: Dates,
 }
 
 impl Default for ClientConfig {
@@ -34,6 +37,7 @@ impl Default for ClientConfig {
             connect_timeout: Duration::from_secs(30),
             read_timeout: Duration::from_secs(30),
             max_header_bytes: 64 * 1024,
+            dates: Dates::System,
         }
     }
 }
@@ -73,6 +77,15 @@ impl Client {
         self.shared.origin()
     }
 
+    /// Judges the dates of the certificates that were shown before the time of [`Dates::Trusted`] was known. Every request
+    /// does it too; this is for what was received before.
+    ///
+    /// # Errors
+    /// [`HttpError::Dates`], from then on at each request.
+    pub fn check_dates(&self) -> Result<(), HttpError> {
+        self.shared.connector.check_dates()
+    }
+
     /// Sends a request and waits for the head of the answer. A redirect is an answer like any other.
     ///
     /// `path_and_query` starts with `/`. `Host` and the length are set here; `User-Agent` where the caller gives none.
@@ -102,6 +115,7 @@ impl Client {
         body: RequestBody,
     ) -> Result<Response, HttpError> {
         let mut request = self.request(method, path_and_query, headers, body)?;
+        self.check_dates()?;
         while let Some(connection) = self.shared.pool.take() {
             let copy = duplicate_idempotent(&request);
             match self.exchange(connection, request).await {

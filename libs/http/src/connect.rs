@@ -13,6 +13,7 @@ use tokio_rustls::TlsConnector;
 use crate::activity::{Activity, Watched};
 use crate::body::RequestBody;
 use crate::client::ClientConfig;
+use crate::dates::{Dates, Judge};
 use crate::error::{BuildError, HttpError, Step};
 use crate::origin::{Origin, Scheme};
 use crate::tls::TlsRoots;
@@ -21,22 +22,28 @@ use crate::tls::TlsRoots;
 pub(crate) struct Connector {
     origin: Origin,
     tls: Option<(TlsConnector, ServerName<'static>)>,
+    judge: Option<Arc<Judge>>,
     connect_timeout: Duration,
     max_header_bytes: usize,
 }
 
 impl Connector {
     pub(crate) fn new(origin: Origin, roots: Option<&TlsRoots>, config: &ClientConfig) -> Result<Self, BuildError> {
+        let mut judge = None;
         let tls = match origin.scheme() {
             Scheme::Http => None,
             Scheme::Https => {
                 let roots = roots.ok_or_else(|| BuildError::NoRoots { origin: origin.clone() })?;
                 let name = ServerName::try_from(origin.host().to_owned())
                     .map_err(|_| BuildError::ServerName { origin: origin.clone() })?;
-                let config = roots.client_config().map_err(|source| BuildError::Tls {
+                let failed = |source| BuildError::Tls {
                     origin: origin.clone(),
                     source,
-                })?;
+                };
+                if let Dates::Trusted(time) = &config.dates {
+                    judge = Some(Arc::new(roots.judge(time.clone()).map_err(failed)?));
+                }
+                let config = roots.client_config(judge.clone()).map_err(failed)?;
                 Some((TlsConnector::from(config), name))
             }
         };
@@ -44,6 +51,7 @@ impl Connector {
         Ok(Self {
             origin,
             tls,
+            judge,
             connect_timeout: config.connect_timeout,
             max_header_bytes,
         })
@@ -55,6 +63,15 @@ impl Connector {
 
     pub(crate) fn max_header_bytes(&self) -> usize {
         self.max_header_bytes
+    }
+
+    /// Whether what was shown before the time was known was valid.
+    pub(crate) fn check_dates(&self) -> Result<(), HttpError> {
+        let judged = self.judge.as_ref().map_or(Ok(()), |judge| judge.judge());
+        judged.map_err(|source| HttpError::Dates {
+            origin: self.origin.clone(),
+            source: Box::new(source),
+        })
     }
 
     /// A connection that is ready for a request.

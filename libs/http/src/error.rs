@@ -75,6 +75,15 @@ pub enum HttpError {
         #[source]
         source: io::Error,
     },
+    /// The server's certificate is not valid yet, or not any more, by the time that became known after the handshake.
+    #[error("the certificate of {origin} is not valid now, by the time that a trusted peer has stated")]
+    Dates {
+        /// The server meant.
+        origin: Origin,
+        /// What rustls says.
+        #[source]
+        source: Box<rustls::Error>,
+    },
     /// The server was silent for too long.
     #[error("{origin} was silent for {after:?} while {what}")]
     Timeout {

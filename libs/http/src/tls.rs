@@ -2,10 +2,14 @@
 use std::fmt;
 use std::sync::Arc;
 
+use rustls::client::WebPkiServerVerifier;
 use rustls::crypto::ring;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
+
+use crate::dates::Judge;
+use crate::time::TrustedTime;
 
 /// The only certificate authorities that a client believes. The system's own are never consulted.
 #[derive(Clone)]
@@ -31,12 +35,25 @@ impl TlsRoots {
         }
     }
 
+    /// Who judges certificates by `time`.
+    pub(crate) fn judge(&self, time: TrustedTime) -> Result<Judge, rustls::Error> {
+        let provider = Arc::new(ring::default_provider());
+        let inner = WebPkiServerVerifier::builder_with_provider(Arc::clone(&self.0), provider).build();
+        inner
+            .map(|inner| Judge::new(inner, time))
+            .map_err(|error| rustls::Error::General(error.to_string()))
+    }
+
     /// A configuration for TLS 1.2 and 1.3 that offers HTTP/1.1 only, over ring, without touching the process default.
-    pub(crate) fn client_config(&self) -> Result<Arc<ClientConfig>, rustls::Error> {
-        let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()?
-            .with_root_certificates(Arc::clone(&self.0))
-            .with_no_client_auth();
+    /// With a judge, certificates are its business.
+    pub(crate) fn client_config(&self, judge: Option<Arc<Judge>>) -> Result<Arc<ClientConfig>, rustls::Error> {
+        let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()?;
+        let mut config = match judge {
+            Some(judge) => builder.dangerous().with_custom_certificate_verifier(judge),
+            None => builder.with_root_certificates(Arc::clone(&self.0)),
+        }
+        .with_no_client_auth();
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(Arc::new(config))
     }

@@ -6,11 +6,13 @@ use cella_http::Client;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use crate::commitment::Committed;
 use crate::cookie::SessionCookie;
 use crate::error::{GarbageKind, KbsError, Step};
 use crate::exchange::Broker;
 use crate::key::TeeKey;
-use crate::session::Session;
+use crate::session::{Binding, Session};
+use crate::token::{KeyThumbprint, Token};
 use crate::wire::{
     Attestation, Challenge, InitData, Request, RuntimeData, TeeEvidence, TokenAnswer, VERSION, report_data,
 };
@@ -25,6 +27,11 @@ pub struct Options {
     pub tries: u32,
     /// Pause after the first try; the second pause is twice as long, and so on. Default 500 ms.
     pub backoff: Duration,
+    /// Keys for the broker's tokens. Default none: then the token is believed because of the connection that it came over,
+    /// and one that cannot be read is no error.
+    pub token_keys: Vec<KeyThumbprint>,
+    /// What the guest's key commits to, if to anything. See [`Session::binding`].
+    pub commit_to: Option<Committed>,
 }
 
 impl Default for Options {
@@ -33,6 +40,8 @@ impl Default for Options {
             request_timeout: Duration::from_secs(30),
             tries: 3,
             backoff: Duration::from_millis(500),
+            token_keys: Vec::new(),
+            commit_to: None,
         }
     }
 }
@@ -88,7 +97,11 @@ impl KbsClient {
         A: Future<Output = Result<Value, E>>,
         E: Into<Box<dyn Error + Send + Sync>>,
     {
-        let key = TeeKey::generate().map_err(KbsError::Key)?;
+        let (key, opening) = match &self.broker.options.commit_to {
+            Some(to) => TeeKey::committed(to).map(|(key, opening)| (key, Some(opening))),
+            None => TeeKey::generate().map(|key| (key, None)),
+        }
+        .map_err(KbsError::Key)?;
         let (challenge, cookie) = self.challenge().await?;
         let report_data = report_data(&challenge.nonce, &key.public(), "");
         let primary_evidence = evidence(report_data)
@@ -100,7 +113,7 @@ impl KbsClient {
                 body: init_data.to_owned(),
             }),
             runtime_data: RuntimeData {
-                nonce: challenge.nonce,
+                nonce: challenge.nonce.clone(),
                 tee_pubkey: key.public(),
             },
             tee_evidence: TeeEvidence {
@@ -112,9 +125,23 @@ impl KbsClient {
             .broker
             .ask(&Step::Attest, Some(&cookie), Some(encode(&attestation)?))
             .await?;
-        let TokenAnswer { .. } = self.broker.parse(&Step::Attest, &answer)?;
+        let TokenAnswer { token } = self.broker.parse(&Step::Attest, &answer)?;
+        let pins = &self.broker.options.token_keys;
+        let token = match Token::read(&token, pins, &key.public()) {
+            Ok(token) => Some(token),
+            Err(_) if pins.is_empty() => None,
+            Err(source) => {
+                let origin = self.broker.origin().clone();
+                return Err(KbsError::Token { origin, source });
+            }
+        };
         let cookie = SessionCookie::from_answer(&answer.headers).unwrap_or(cookie);
-        Ok(Session::new(self.broker.clone(), key, cookie))
+        let binding = opening.map(|opening| Binding {
+            nonce: challenge.nonce,
+            tee_key: key.public(),
+            opening,
+        });
+        Ok(Session::new(self.broker.clone(), key, cookie, token, binding))
     }
 
     async fn challenge(&self) -> Result<(Challenge, SessionCookie), KbsError> {

@@ -7,6 +7,7 @@ use cella_http::{HttpError, Origin};
 
 use crate::jwe::JweError;
 use crate::key::KeyError;
+use crate::token::TokenError;
 use crate::wire::{ResourcePath, ResourcePathError};
 
 /// What was being asked of the broker.
@@ -107,6 +108,21 @@ pub enum KbsError {
         #[source]
         source: JweError,
     },
+    /// The broker's token is not one that the caller believes.
+    #[error("key broker {origin}: its attestation token is not believed")]
+    Token {
+        /// The broker.
+        origin: Origin,
+        /// Why.
+        #[source]
+        source: TokenError,
+    },
+    /// The session's token has ended; a new attestation gives another.
+    #[error("key broker {origin}: the session has ended")]
+    Expired {
+        /// The broker.
+        origin: Origin,
+    },
     /// The caller's name for a resource is no name.
     #[error("the name of a resource is not valid")]
     Path(#[source] ResourcePathError),
@@ -138,7 +154,15 @@ impl KbsError {
     /// Whether a resource was refused because the session or its token has ended: attesting anew gives another. The broker's other refusals
     /// are decisions, and stay.
     pub fn is_session_over(&self) -> bool {
-        matches!(self, Self::Refused { step: Step::Resource(_), kind, .. } if SESSION_OVER.contains(&kind.as_str()))
+        match self {
+            Self::Expired { .. } => true,
+            Self::Refused {
+                step: Step::Resource(_),
+                kind,
+                ..
+            } => SESSION_OVER.contains(&kind.as_str()),
+            _ => false,
+        }
     }
 
     /// Sorts what the HTTP client says by blame.

@@ -91,6 +91,18 @@ impl TeePubKey {
     }
 }
 
+impl From<p256::SecretKey> for TeeKey {
+    fn from(key: p256::SecretKey) -> Self {
+        Self(key)
+    }
+}
+
+impl From<p256::PublicKey> for TeePubKey {
+    fn from(key: p256::PublicKey) -> Self {
+        Self(key)
+    }
+}
+
 impl fmt::Debug for TeePubKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.jcs())

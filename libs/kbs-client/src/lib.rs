@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod client;
+mod commitment;
 mod cookie;
 mod error;
 mod exchange;
@@ -15,9 +16,11 @@ pub mod jwe;
 mod key;
 mod session;
 pub mod statement;
+pub mod token;
 pub mod wire;
 
 pub use client::{KbsClient, Options};
+pub use commitment::{Committed, Opening};
 pub use error::{GarbageKind, KbsError, Step};
 pub use key::{KeyError, TeeKey};
-pub use session::Session;
+pub use session::{Binding, Session};

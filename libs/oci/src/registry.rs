@@ -67,6 +67,14 @@ impl Registry {
         &self.name
     }
 
+    /// Judges the dates of the registry's certificates by a time that has become known; see `cella_http::Client::check_dates`.
+    ///
+    /// # Errors
+    /// [`HttpError::Dates`].
+    pub fn check_dates(&self) -> Result<(), HttpError> {
+        self.client.check_dates()
+    }
+
     /// Sends one request of `operation`.
     async fn send(
         &self,

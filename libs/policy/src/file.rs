@@ -45,6 +45,9 @@ pub struct KbsFile {
     /// PEM of the only authority that is trusted for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca: Option<String>,
+    /// Thumbprints of the keys that may sign its tokens. Default none: the connection vouches for them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub token_keys: Vec<String>,
 }
 
 /// `[pod]`.

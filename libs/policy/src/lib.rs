@@ -22,6 +22,7 @@ mod pattern;
 mod pem;
 mod policy;
 mod signal;
+mod thumbprint;
 mod volume;
 
 pub use capability::{Capability, CapabilityError};
@@ -34,6 +35,7 @@ pub use policy::{
     Rlimits, Rule, Seccomp, Signals, Stdio, Tmpfs, User, UserPolicy, VolumePolicy,
 };
 pub use signal::{Signal, SignalError};
+pub use thumbprint::KeyThumbprint;
 pub use volume::{VolumeKind, VolumeKindError};
 
 /// The only `version` of `cella.toml` that this crate reads and writes.

@@ -125,6 +125,7 @@ impl ImagePull {
             .map_err(|error| WorkloadError::internal("making room for an image", error))?;
         let count = plans.len();
         let result = self.layers(plans, staging.path()).await;
+        let result = result.and_then(|()| self.artifact.check_dates());
         // Blocking: thousands of files may have to go.
         let placed = tokio::task::spawn_blocking(move || match result {
             Ok(()) => staging

@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use cella_http::TrustedTime;
+
 use super::*;
 use crate::workload::testkit::{
     self, IMAGE_KID, PolicyText,
@@ -38,7 +40,7 @@ impl Bench {
             model: None,
         }
         .parse();
-        let registries = Registries::of(&policy).unwrap();
+        let registries = Registries::of(&policy, &TrustedTime::unknown()).unwrap();
         let store = Arc::new(Store::for_images(self.folder.path(), 64 << 20).unwrap());
         let budget = Arc::new(Budget::new(limit));
         let container = policy.container("server").unwrap();

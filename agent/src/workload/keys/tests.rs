@@ -5,6 +5,7 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering},
 };
 
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use cella_attest::{Evidence, TdEvidence};
 use cella_kbs_client::{GarbageKind, jwe, wire::Attestation};
@@ -151,6 +152,14 @@ impl EvidenceSource for Platform {
     }
 }
 
+/// A token that nobody has signed, issued at [`NOW`].
+fn token() -> String {
+    let claims = json!({"iat": NOW, "exp": NOW + 300, "jti": "0123456789abcdef"}).to_string();
+    format!("e30.{}.e30", URL_SAFE_NO_PAD.encode(claims))
+}
+
+const NOW: u64 = 1_900_000_000;
+
 /// A broker that checks nothing: it notes requests, and answers resources with `resource` (status and content).
 struct Broker {
     origin: Origin,
@@ -192,7 +201,7 @@ impl Broker {
                                 };
                                 *log.lock().unwrap().last_mut().unwrap() += form;
                                 *key.lock().unwrap() = Some(attestation.runtime_data.tee_pubkey);
-                                (200, json!({"token": "e30.e30.e30"}).to_string())
+                                (200, json!({"token": token()}).to_string())
                             }
                             path => match resource(path.strip_prefix("/kbs/v0/resource/").unwrap()) {
                                 (200, content) => {
@@ -250,6 +259,7 @@ fn init(platform: &Arc<Platform>) -> BootInfo {
         .parse(),
         tee: platform.tee,
         evidence: Arc::clone(platform) as Arc<dyn EvidenceSource>,
+        time: TrustedTime::unknown(),
     }
 }
 
@@ -291,6 +301,38 @@ async fn one_attestation_gives_every_key_once() {
     assert_eq!((summary.measurement, summary.host_data), (vec![7; 48], vec![8; 32]));
     assert_eq!(summary.tcb, "bootloader=3 tee=0 snp=20 microcode=209");
     assert_eq!(summary.keys, [IMAGE_KID, MODEL_KID]);
+}
+
+#[tokio::test]
+async fn t10_the_time_is_the_brokers_whatever_the_machines_clock_says() {
+    let platform = Platform::new(Tee::Snp);
+    let broker = Broker::start(|_| (200, vec![5; 32])).await;
+    let init = init(&platform);
+    assert_eq!(init.time.now(), None);
+    broker.fetch(&init).await.0.unwrap();
+    let now = init.time.now().unwrap().as_secs();
+    assert!((NOW..NOW + 60).contains(&now), "{now}");
+}
+
+#[tokio::test]
+async fn t10_with_pinned_keys_a_token_of_nobody_gives_neither_time_nor_keys() {
+    let platform = Platform::new(Tee::Snp);
+    let broker = Broker::start(|_| (200, vec![5; 32])).await;
+    let mut init = init(&platform);
+    let pinned = "[kbs]\ntoken-keys = [\"NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs\"]";
+    init.policy = init.policy.to_toml().replace("[kbs]", pinned).parse().unwrap();
+    let (keyring, stages, attested) = broker.fetch(&init).await;
+    let error = keyring.unwrap_err();
+    assert!(matches!(error, WorkloadError::Broker { .. }), "{error:?}");
+    assert!(error.to_string().contains("token"), "{error}");
+    assert_eq!(init.time.now(), None);
+    assert!(attested.summary().is_none());
+    assert_eq!(stages.snapshot().len(), 1);
+    assert_eq!(
+        broker.seen(),
+        ["/kbs/v0/auth snp", "/kbs/v0/attest report"],
+        "no key was asked for"
+    );
 }
 
 #[tokio::test]

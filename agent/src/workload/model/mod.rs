@@ -213,7 +213,7 @@ impl ModelPull {
             let region = Arc::get_mut(region).ok_or_else(|| WorkloadError::internal("loading a model", MemoryInUse))?;
             blob.fill(region, &key, &place, self.parallel).await?;
         }
-        Ok(())
+        self.artifact.check_dates()
     }
 
     fn key(&self, plan: &FilePlan, keyring: &Keyring) -> Result<DataKey, WorkloadError> {

@@ -2,6 +2,7 @@
 
 use std::{fs, os::unix::fs::PermissionsExt};
 
+use cella_http::TrustedTime;
 use cella_oci::modelpack::VERSION_ANNOTATION;
 
 use super::*;
@@ -38,7 +39,7 @@ impl Bench {
             model,
         }
         .parse();
-        let registries = Registries::of(&policy).unwrap();
+        let registries = Registries::of(&policy, &TrustedTime::unknown()).unwrap();
         let store = Arc::new(Store::for_models(self.folder.path(), 256 << 20).unwrap());
         let model = policy.model("models/demo").unwrap();
         let pull = ModelPull::new(model, &registries, Arc::clone(&store), 2, &testkit::log()).unwrap();
@@ -348,7 +349,7 @@ async fn without_keys_nothing_is_opened() {
         model,
     }
     .parse();
-    let registries = Registries::of(&policy).unwrap();
+    let registries = Registries::of(&policy, &TrustedTime::unknown()).unwrap();
     let store = Arc::new(Store::for_models(bench.folder.path(), 64 << 20).unwrap());
     let pull = ModelPull::new(
         policy.model("models/demo").unwrap(),

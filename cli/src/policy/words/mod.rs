@@ -24,7 +24,12 @@ pub(super) fn describe(policy: &Policy, document: Option<&[u8]>) -> String {
     out.field(
         "keys from",
         &match policy.kbs() {
-            Some(kbs) => format!("{}, by an authority of its own", kbs.url),
+            Some(kbs) if kbs.token_keys.is_empty() => format!("{}, by an authority of its own", kbs.url),
+            Some(kbs) => format!(
+                "{}, by an authority of its own; the time by tokens signed with {}",
+                kbs.url,
+                list(&kbs.token_keys)
+            ),
             None => "nobody: it names no key and does not attest itself".to_owned(),
         },
     );

@@ -79,6 +79,7 @@ impl Broker {
             request_timeout: Duration::from_millis(500),
             tries: 3,
             backoff: Duration::from_millis(20),
+            ..Options::default()
         };
         let http = Client::new(self.origin.clone(), None, ClientConfig::default()).unwrap();
         KbsClient::with_options(http, "snp", options)

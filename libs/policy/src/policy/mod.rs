@@ -23,6 +23,7 @@ use crate::initdata::MAX_DOCUMENT;
 use crate::names::{DigestRef, Endpoint, KeyId, RegistryName};
 use crate::pattern::SysctlPattern;
 use crate::pem::CertificatePem;
+use crate::thumbprint::KeyThumbprint;
 
 /// What a guest may run, which models it may open, and whom it asks for keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -141,6 +142,8 @@ pub struct Kbs {
     pub url: Endpoint,
     /// The only authority that is trusted for it.
     pub ca: CertificatePem,
+    /// The only keys that are believed to have signed its tokens; where there are none, the connection vouches for them.
+    pub token_keys: BTreeSet<KeyThumbprint>,
 }
 
 /// What the pod as a whole may have, beyond its containers.

@@ -88,6 +88,22 @@ fn unknown_keys_are_named_at_every_level() {
 }
 
 #[test]
+fn keys_for_tokens_are_thumbprints() {
+    assert!(example().kbs().unwrap().token_keys.is_empty());
+    let key = "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs";
+    let pinned = Policy::parse(&EXAMPLE.replace("[kbs]", &format!("[kbs]\ntoken-keys = [\"{key}\"]"))).unwrap();
+    let keys = &pinned.kbs().unwrap().token_keys;
+    assert_eq!(keys.iter().map(ToString::to_string).collect::<Vec<_>>(), [key]);
+    assert_eq!(Policy::parse(&pinned.to_toml()).unwrap(), pinned);
+    for bad in ["", "short", &key[1..], &format!("{key}="), &key.replace('-', "+")] {
+        let message = said("[kbs]", &format!("[kbs]\ntoken-keys = [\"{key}\", \"{bad}\"]"));
+        assert!(message.contains("kbs token-keys[1]"), "{message}");
+    }
+    let many = format!("[kbs]\ntoken-keys = [{}]", format!("\"{key}\",").repeat(17));
+    assert!(said("[kbs]", &many).contains("token-keys"));
+}
+
+#[test]
 fn syntax_errors_say_the_line() {
     assert!(matches!(refused("[kbs]", "[kbs"), PolicyError::Syntax { line: 3, .. }));
     assert!(matches!(

@@ -33,6 +33,7 @@ fn kbs(kbs: &Kbs) -> KbsFile {
     KbsFile {
         url: kbs.url.to_string(),
         ca: Some(kbs.ca.as_str().to_owned()),
+        token_keys: kbs.token_keys.iter().map(ToString::to_string).collect(),
     }
 }
 

@@ -117,8 +117,11 @@ fn kbs(file: KbsFile) -> Checked<Kbs> {
             place: place.with("url"),
         });
     }
+    let keys = place.with("token-keys");
+    count(&keys, file.token_keys.len(), 0, MAX_KEYS)?;
+    let token_keys = listed(&file.token_keys, |index, key| name(&place.at("token-keys", index), key))?;
     let ca = authority(&place, file.ca)?.ok_or(PolicyError::NoAuthority { place })?;
-    Ok(Kbs { url, ca })
+    Ok(Kbs { url, ca, token_keys })
 }
 
 fn registry(file: RegistryFile) -> Checked<Registry> {
