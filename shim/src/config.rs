@@ -5,19 +5,25 @@
 //! decided and no key was ignored. The configuration is host input: nothing in it can make the guest trust anything, since
 //! what matters (kernel, initrd, command line, firmware, vCPUs) is measured.
 
+mod certificates;
 mod error;
 pub mod file;
 pub mod host;
+mod qemu_version;
 mod sizing;
+mod tee;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use certificates::{Certificates, CertificatesError};
 pub use error::ConfigError;
-use file::{AccelChoice, ConfigFile, LogLevel, TeeChoice};
+use file::{ConfigFile, LogLevel};
 use host::HostFacts;
+pub use qemu_version::QemuVersionError;
 pub use sizing::Sizing;
+pub use tee::{Imitated, QuoteService, SimPrograms, Tee};
 
 use crate::options::ConfigSource;
 
@@ -43,7 +49,7 @@ pub struct Config {
     pub qemu_data_dirs: Vec<String>,
     /// Kernel, initrd and command line, all measured.
     pub guest: GuestImage,
-    /// AmdSev OVMF, measured.
+    /// OVMF, measured: the AmdSev build for SNP, the IntelTdx build for TDX.
     pub firmware: String,
     /// The initdata document of pods that bring none.
     pub default_initdata: Option<PathBuf>,
@@ -65,38 +71,6 @@ pub struct Config {
     pub log_level: slog::Level,
     /// Replaces the profile's CPU model.
     pub cpu_model: Option<String>,
-}
-
-/// What protects the guest, with what only that kind needs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Tee {
-    /// AMD SEV-SNP; vsock through `/dev/vhost-vsock`.
-    Snp,
-    /// Nothing: the simulated platform of a development host (`design.md`, 5).
-    Sim(SimPrograms),
-}
-
-impl Tee {
-    /// As the configuration calls it.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::Snp => "snp",
-            Self::Sim(_) => "sim",
-        }
-    }
-}
-
-/// The programs that stand where hardware is missing.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SimPrograms {
-    /// `cella-sim-platform`.
-    pub platform: PathBuf,
-    /// Its keys and certificates.
-    pub state: PathBuf,
-    /// `vhost-device-vsock`.
-    pub vsock: PathBuf,
-    /// Whether the configured firmware boots the guest, with the table of kernel hashes in place.
-    pub firmware_boot: bool,
 }
 
 /// How guest instructions are executed.
@@ -132,14 +106,18 @@ impl Config {
     /// Reads, parses and checks the configuration against this host.
     ///
     /// # Errors
-    /// See [`ConfigError`]. Blocking file reads of at most 64 KiB; call it off the async threads.
+    /// See [`ConfigError`]. Blocking file reads of at most 64 KiB, and with `tdx` QEMU is asked for its version; call it off the async threads.
     pub fn load(source: &ConfigSource) -> Result<Self, ConfigError> {
         let (text, origin) = match source {
             ConfigSource::Inline(text) => (text.clone(), "in containerd's runtime options".to_owned()),
             ConfigSource::File(path) => (read_bounded(path)?, path.display().to_string()),
         };
         let file = ConfigFile::parse(&text, &origin)?;
-        Self::settle(&file, &HostFacts::probe())
+        let config = Self::settle(&file, &HostFacts::probe())?;
+        if let Tee::Tdx(_) = config.tee {
+            qemu_version::runs_tdx(&config.qemu)?;
+        }
+        Ok(config)
     }
 
     /// Makes the validated type, with `host` saying what this machine can do.
@@ -151,8 +129,8 @@ impl Config {
         in_range("console-log-kib", file.console_log_kib, 8, 65536, "8 to 65536")?;
         in_range("boot-timeout-s", file.boot_timeout_s, 1, 3600, "1 to 3600")?;
         in_range("guest-timeout-s", file.guest_timeout_s, 1, 3600, "1 to 3600")?;
-        let tee = settle_tee(file, host)?;
-        let accel = settle_accel(file, &tee, host)?;
+        let tee = tee::settle(file, host)?;
+        let accel = tee::settle_accel(file, &tee, host)?;
         present(
             "qemu",
             &file.qemu,
@@ -167,12 +145,8 @@ impl Config {
                 "name the directories with QEMU's firmware files",
             )?;
         }
-        present(
-            "firmware",
-            &file.firmware,
-            Kind::File,
-            "install the AmdSev build of OVMF, or set the key to its path",
-        )?;
+        let firmware = tee.firmware(file);
+        present("firmware", &firmware, Kind::File, tee.firmware_remedy())?;
         if let Some(path) = &file.default_initdata {
             let remedy = "make it with `cellactl policy`, or remove the key";
             present("default-initdata", path, Kind::File, remedy)?;
@@ -186,7 +160,7 @@ impl Config {
                 .iter()
                 .map(|d| utf8("qemu-data-dirs", d))
                 .collect::<Result<_, _>>()?,
-            firmware: utf8("firmware", &file.firmware)?,
+            firmware: utf8("firmware", &firmware)?,
             default_initdata: file.default_initdata.clone(),
             vcpus: file.vcpus,
             memory_mib: file.memory_mib,
@@ -251,63 +225,6 @@ fn read_bounded(path: &Path) -> Result<String, ConfigError> {
         Err(ConfigError::TooLong {
             origin: path.display().to_string(),
         })
-    }
-}
-
-fn settle_tee(file: &ConfigFile, host: &HostFacts) -> Result<Tee, ConfigError> {
-    let lack = |reason| ConfigError::Host { key: "tee", reason };
-    match file.tee {
-        TeeChoice::Tdx => Err(lack(host::Lack::TdxUnsupported)),
-        TeeChoice::Auto | TeeChoice::Snp => {
-            host.snp().map_err(lack)?;
-            for (key, set) in file.sim_keys() {
-                if set {
-                    return Err(ConfigError::Unused { key });
-                }
-            }
-            Ok(Tee::Snp)
-        }
-        TeeChoice::Sim => {
-            let program = |key, value: &Option<PathBuf>, default: &str, remedy| {
-                let path = value.clone().unwrap_or_else(|| default.into());
-                present(key, &path, Kind::File, remedy).map(|()| path)
-            };
-            let state = file.sim_state.clone().unwrap_or_else(|| file::DEFAULT_SIM_STATE.into());
-            present(
-                "sim-state",
-                &state,
-                Kind::Directory,
-                "make it with `cella-sim-platform init --state <dir>`",
-            )?;
-            Ok(Tee::Sim(SimPrograms {
-                platform: program(
-                    "sim-platform",
-                    &file.sim_platform,
-                    file::DEFAULT_SIM_PLATFORM,
-                    "build cella-sim-platform, or set the key to its path",
-                )?,
-                vsock: program(
-                    "vhost-device-vsock",
-                    &file.vhost_device_vsock,
-                    file::DEFAULT_VHOST_DEVICE_VSOCK,
-                    "install vhost-device-vsock 0.3, or set the key to its path",
-                )?,
-                state,
-                firmware_boot: file.sim_firmware_boot.unwrap_or_default(),
-            }))
-        }
-    }
-}
-
-fn settle_accel(file: &ConfigFile, tee: &Tee, host: &HostFacts) -> Result<Accel, ConfigError> {
-    let lack = |reason| ConfigError::Host { key: "accel", reason };
-    match (file.accel, tee) {
-        (AccelChoice::Tcg, Tee::Snp) => Err(lack(host::Lack::TcgWithSnp)),
-        (AccelChoice::Kvm, Tee::Sim(programs)) if programs.firmware_boot => Err(lack(host::Lack::FirmwareBootWithKvm)),
-        (AccelChoice::Auto, Tee::Sim(programs)) if programs.firmware_boot => Ok(Accel::Tcg),
-        (AccelChoice::Tcg, Tee::Sim(_)) => Ok(Accel::Tcg),
-        (AccelChoice::Kvm, _) | (AccelChoice::Auto, Tee::Snp) => host.kvm().map(|()| Accel::Kvm).map_err(lack),
-        (AccelChoice::Auto, Tee::Sim(_)) => Ok(if host.kvm().is_ok() { Accel::Kvm } else { Accel::Tcg }),
     }
 }
 

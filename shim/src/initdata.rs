@@ -1,7 +1,7 @@
 //! The pod's initdata: from its annotation into the VM's launch.
 //!
-//! The document is the workload owner's; the shim only carries it. What makes it trusted is its digest in HOST_DATA, which
-//! the agent compares with the hardware's report. A shim that carries another document starts a VM that gets no keys.
+//! The document is the workload owner's; the shim only carries it. What makes it trusted is its digest in HOST_DATA or
+//! MRCONFIGID, which the agent compares with the hardware's report. A shim that carries another document starts a VM that gets no keys.
 
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -14,8 +14,10 @@ pub const ANNOTATION: &str = "io.katacontainers.config.hypervisor.cc_init_data";
 /// What the launch of a VM needs of the initdata.
 #[derive(Clone, Debug)]
 pub struct Initdata {
-    /// Digest for the TEE's host-data field.
+    /// Digest for SNP's field.
     pub host_data: [u8; 32],
+    /// Digest for TDX's field.
+    pub mr_config_id: [u8; 48],
     /// SHA-256 of the document, which the agent repeats in its first answer.
     pub sha256: [u8; 32],
     device: Vec<u8>,
@@ -94,6 +96,7 @@ impl Initdata {
     fn of_document(document: &[u8]) -> Result<Self, InitdataError> {
         Ok(Self {
             host_data: initdata::host_data(document)?,
+            mr_config_id: initdata::mr_config_id(document)?,
             sha256: initdata::digests(document).sha256,
             device: initdata::encode_device(document),
         })
@@ -149,6 +152,11 @@ mod tests {
     fn the_device_holds_the_document_and_the_digest_is_its_own() {
         let initdata = Initdata::of_pod(Some(&initdata::encode_annotation(DOCUMENT)), None).unwrap();
         assert_eq!(initdata.host_data, initdata.sha256);
+        // A field of another length is filled up with zeros.
+        assert_eq!(
+            initdata.mr_config_id,
+            [initdata.sha256.as_slice(), &[0; 16]].concat()[..]
+        );
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("initdata.img");
         initdata.write_device(&path).unwrap();

@@ -20,7 +20,7 @@ pub(crate) use devices::USER_NET_GUEST;
 pub use devices::{Backend, DiskDrive, Nic, TapNetwork, UserNetwork, Vsock};
 pub use host::{Fixed, MonitorSocket, Name, PidFile, Sandbox, SerialSocket};
 pub use launch::{Launch, Profile};
-pub use tee::SevSnpGuest;
+pub use tee::{SevSnpGuest, SimulatedTdxGuest, TdxGuest, TeeObject};
 
 /// One switch of the command line with its argument, or a few that make no sense alone.
 pub trait Switch {

@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use std::fs;
 
 use cella_shim::config::ConfigError;
-use cella_shim::config::file::ConfigFile;
+use cella_shim::config::file::{ConfigFile, DEFAULT_FIRMWARE_SNP, DEFAULT_FIRMWARE_TDX, DEFAULT_QUOTE_SERVICE};
 use cella_shim::snapshotter::config::{Config as Snapshotter, ConfigError as SnapshotterError, Overrides};
 
 const DOC: &str = include_str!("../../docs/config.md");
@@ -32,7 +32,6 @@ fn the_shims_defaults_are_the_documents() {
     for (key, value) in [
         ("qemu", file.qemu.display().to_string()),
         ("guest-image", file.guest_image.display().to_string()),
-        ("firmware", file.firmware.display().to_string()),
         ("vcpus", file.vcpus.to_string()),
         ("memory-mib", file.memory_mib.to_string()),
         ("memory-overhead-mib", file.memory_overhead_mib.to_string()),
@@ -47,6 +46,12 @@ fn the_shims_defaults_are_the_documents() {
     ] {
         assert_eq!(default("## Shim", key), format!("`{value}`"), "{key}");
     }
+    let firmware = format!("`{DEFAULT_FIRMWARE_SNP}`, with TDX `{DEFAULT_FIRMWARE_TDX}`");
+    assert_eq!(default("## Shim", "firmware"), firmware);
+    assert_eq!(
+        default("## Shim", "tdx-quote-service"),
+        format!("`{DEFAULT_QUOTE_SERVICE}`")
+    );
 }
 
 #[test]

@@ -12,6 +12,8 @@ pub(super) struct Facts {
     /// The shim's configuration, as far as it is TOML.
     config: Table,
     pub(super) has_config: bool,
+    /// "snp" or "tdx", as the shim would choose for "auto"; "" where the host has neither.
+    host_tee: &'static str,
     /// containerd's, with every file that it imports; the error says why there is none.
     pub(super) containerd: Result<Table, String>,
 }
@@ -28,19 +30,33 @@ impl Facts {
         Self {
             config_path: config.to_owned(),
             has_config: text.is_some(),
+            host_tee: match (host.parameter(SNP), host.parameter(TDX)) {
+                (true, _) => "snp",
+                (false, true) => "tdx",
+                (false, false) => "",
+            },
             config: text.and_then(|text| text.parse().ok()).unwrap_or_default(),
             containerd: dump(host, containerd),
         }
     }
 
-    /// "snp", "tdx", "sim", "auto"; "" where the configuration does not say.
+    /// "snp", "tdx", "sim", "sim-tdx"; "auto" and "" (where the configuration does not say) are what the host has.
     pub(super) fn tee(&self) -> &str {
-        self.text("tee").unwrap_or_default()
+        match self.text("tee").unwrap_or_default() {
+            "auto" | "" if self.host_tee.is_empty() => "auto",
+            "auto" | "" => self.host_tee,
+            tee => tee,
+        }
     }
 
     /// Whether real hardware is asked for.
     pub(super) fn wants_hardware(&self) -> bool {
-        self.tee() != "sim"
+        !self.tee().starts_with("sim")
+    }
+
+    /// Whether guests are TDX's, or imitate them.
+    pub(super) fn wants_tdx(&self) -> bool {
+        matches!(self.tee(), "tdx" | "sim-tdx")
     }
 
     pub(super) fn path(&self, key: &str, default: &str) -> PathBuf {
@@ -106,6 +122,10 @@ fn dump(host: &Host, path: &Path) -> Result<Table, String> {
         .map_err(|error: toml::de::Error| format!("`containerd config dump` is not TOML: {}", error.message()))
 }
 
+/// Whether KVM runs SNP guests.
+pub(super) const SNP: &str = "/sys/module/kvm_amd/parameters/sev_snp";
+/// Whether KVM runs TDX guests.
+pub(super) const TDX: &str = "/sys/module/kvm_intel/parameters/tdx";
 /// The runtime that a handler names.
 pub(super) const RUNTIME: &str = "io.containerd.cella.v2";
 pub(super) const CRI_RUNTIME: &str = "io.containerd.cri.v1.runtime";

@@ -1,6 +1,6 @@
 //! What the processor and its firmware give.
 
-use super::facts::Facts;
+use super::facts::{Facts, SNP, TDX};
 use super::host::Host;
 use super::{Check, Finding};
 
@@ -48,25 +48,42 @@ impl Check for Tee {
     }
 
     fn run(&self, host: &Host, facts: &Facts) -> Finding {
-        let snp = host.parameter("/sys/module/kvm_amd/parameters/sev_snp");
-        let tdx = host.parameter("/sys/module/kvm_intel/parameters/tdx");
-        let sev = host.exists("/dev/sev");
-        match (facts.tee(), snp, tdx) {
-            ("sim", _, _) => Finding::warning(
-                "tee = \"sim\": guests are NOT protected from this host",
-                "for development only; on a host with SEV-SNP set tee = \"snp\"",
+        match facts.tee() {
+            tee if !facts.wants_hardware() => Finding::warning(
+                format!("tee = {tee:?}: guests are NOT protected from this host"),
+                "for development only; on a host with SEV-SNP set tee = \"snp\", on one with TDX \"tdx\"",
             ),
-            (_, true, _) if sev => Finding::ok("SEV-SNP is on, /dev/sev is there"),
-            (_, true, _) => Finding::failed(
+            "tdx" if !host.parameter(TDX) => Finding::failed(
+                format!("{TDX} is not on"),
+                "enable TDX in the firmware, boot a kernel of 6.16 or newer with kvm_intel.tdx=1",
+            ),
+            "tdx" => quote_service(host, facts),
+            "snp" if !host.parameter(SNP) => Finding::failed(format!("{SNP} is not on"), ENABLE_SNP),
+            "snp" if !host.exists("/dev/sev") => Finding::failed(
                 "SEV-SNP is on in KVM, but /dev/sev is missing",
                 "load the module ccp; the security processor must be visible to this kernel",
             ),
-            (_, false, true) => Finding::failed("TDX is on, which is not supported yet", "use a host with SEV-SNP"),
-            (_, false, false) => Finding::failed(
-                "neither /sys/module/kvm_amd/parameters/sev_snp nor /sys/module/kvm_intel/parameters/tdx is on",
-                "enable SEV-SNP (SMEE, SNP memory coverage, RMP table) in the firmware, boot a kernel of 6.11 or newer with kvm_amd.sev_snp=1",
-            ),
+            "snp" => Finding::ok("SEV-SNP is on, /dev/sev is there"),
+            _ => Finding::failed(format!("neither {SNP} nor {TDX} is on"), ENABLE_SNP),
         }
+    }
+}
+
+const ENABLE_SNP: &str = "enable SEV-SNP (SMEE, SNP memory coverage, RMP table) in the firmware, boot a kernel of 6.11 or newer with kvm_amd.sev_snp=1";
+
+/// What makes quotes of TDX guests' reports must be there: a guest without a quote gets no keys.
+fn quote_service(host: &Host, facts: &Facts) -> Finding {
+    let path = facts.path("tdx-quote-service", "/var/run/tdx-qgs/qgs.socket");
+    let shown = path.display();
+    if path.to_string_lossy().starts_with("vsock:") {
+        Finding::ok(format!("TDX is on; the quote service {shown} was not asked"))
+    } else if host.is_socket(&path) {
+        Finding::ok(format!("TDX is on, the quote service listens on {shown}"))
+    } else {
+        Finding::failed(
+            format!("TDX is on, but {shown} is no socket: guests get no quotes"),
+            "install and start Intel's quote generation service (tdx-qgs), or set tdx-quote-service to its socket",
+        )
     }
 }
 
@@ -79,13 +96,18 @@ impl Check for Firmware {
     }
 
     fn run(&self, host: &Host, facts: &Facts) -> Finding {
-        let path = facts.path("firmware", "/usr/share/ovmf/OVMF.amdsev.fd");
+        let (default, build) = if facts.wants_tdx() {
+            ("/usr/share/ovmf/OVMF.inteltdx.ms.fd", "IntelTdx")
+        } else {
+            ("/usr/share/ovmf/OVMF.amdsev.fd", "AmdSev")
+        };
+        let path = facts.path("firmware", default);
         if host.is_file(&path) {
             Finding::ok(path.display().to_string())
         } else {
             Finding::failed(
                 format!("{} does not exist", path.display()),
-                "install the AmdSev build of OVMF, or set firmware to its path",
+                format!("install the {build} build of OVMF, or set firmware to its path"),
             )
         }
     }

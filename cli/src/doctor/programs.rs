@@ -69,13 +69,14 @@ impl Check for QemuVersion {
 
     fn run(&self, host: &Host, facts: &Facts) -> Finding {
         let path = facts.path("qemu", QEMU);
-        let remedy = format!("install QEMU {}.{} or newer, or set qemu to its path", LEAST.0, LEAST.1);
+        let least = if facts.tee() == "tdx" { LEAST_TDX } else { LEAST };
+        let remedy = format!("install QEMU {}.{} or newer, or set qemu to its path", least.0, least.1);
         let answer = match host.ask(&path, &["--version"]) {
             Ok(answer) => answer,
             Err(error) => return Finding::failed(format!("{} does not run: {error}", path.display()), remedy),
         };
         match version(&answer.text, "version ") {
-            Some(found) if found >= LEAST => Finding::ok(format!("{}.{} ({})", found.0, found.1, path.display())),
+            Some(found) if found >= least => Finding::ok(format!("{}.{} ({})", found.0, found.1, path.display())),
             Some((major, minor)) => Finding::failed(format!("{major}.{minor} is too old ({})", path.display()), remedy),
             None => Finding::failed(format!("{} does not say its version", path.display()), remedy),
         }
@@ -105,9 +106,9 @@ impl Check for QemuObjects {
             (_, true) => Finding::ok(found.join(", ")),
             (_, false) if facts.wants_hardware() => Finding::failed(
                 format!("this QEMU has no {wanted}"),
-                "install a build with KVM and SEV-SNP or TDX support, 9.1 or newer",
+                "install a build with KVM and SEV-SNP or TDX support, 9.1 or newer, for TDX 10.1 or newer",
             ),
-            (true, _) => Finding::warning("none: only the simulation can run", "no need for it with tee = \"sim\""),
+            (true, _) => Finding::warning("none: only the simulation can run", "no need for it in the simulation"),
             (false, _) => Finding::ok(found.join(", ")),
         }
     }
@@ -125,4 +126,6 @@ const SHIM: &str = "containerd-shim-cella-v2";
 const QEMU: &str = "/usr/bin/qemu-system-x86_64";
 /// The first with SEV-SNP upstream.
 const LEAST: (u32, u32) = (9, 1);
+/// The first with TDX upstream.
+const LEAST_TDX: (u32, u32) = (10, 1);
 const OBJECTS: [&str; 2] = ["sev-snp-guest", "tdx-guest"];

@@ -194,6 +194,71 @@ fn versions_are_compared_as_numbers() {
     }
 }
 
+/// A node with TDX in place of SEV-SNP.
+fn tdx_node() -> Node {
+    let mut node = Node::new();
+    node.remove("sys/module/kvm_amd/parameters/sev_snp");
+    node.remove("dev/sev");
+    node.write("sys/module/kvm_intel/parameters/tdx", "Y\n");
+    node.write(
+        "etc/cella/config.toml",
+        "tee = \"tdx\"\ntdx-quote-service = \"/run/q.sock\"\n",
+    );
+    node.write("usr/share/ovmf/OVMF.inteltdx.ms.fd", "x");
+    node.qemu = "QEMU emulator version 10.1.0\n";
+    node
+}
+
+#[test]
+fn a_tdx_node_needs_tdxs_parts() {
+    let mut node = tdx_node();
+    let finding = node.finding("TEE");
+    assert_eq!(finding.level, Level::Failed, "{finding:?}");
+    assert!(finding.what.contains("/run/q.sock is no socket"), "{finding:?}");
+    let _service = UnixListener::bind(node.root.path().join("run/q.sock")).unwrap();
+    for check in ["TEE", "firmware", "QEMU"] {
+        assert_eq!(node.level(check), Level::Ok, "{check}: {:?}", node.finding(check));
+    }
+    // The tests' QEMU has the object of the other TEE only.
+    assert_eq!(node.level("QEMU TEE objects"), Level::Failed);
+    // 9.2 is new enough for SEV-SNP.
+    node.qemu = "QEMU emulator version 9.2.1\n";
+    assert_eq!(node.level("QEMU"), Level::Failed);
+    node.remove("usr/share/ovmf/OVMF.inteltdx.ms.fd");
+    assert_eq!(node.level("firmware"), Level::Failed);
+    node.remove("sys/module/kvm_intel/parameters/tdx");
+    assert_eq!(node.level("TEE"), Level::Failed);
+}
+
+#[test]
+fn auto_is_what_the_host_has() {
+    let node = tdx_node();
+    node.write(
+        "etc/cella/config.toml",
+        "tee = \"auto\"\ntdx-quote-service = \"vsock:2:4050\"\n",
+    );
+    assert_eq!(node.level("TEE"), Level::Ok);
+    assert_eq!(node.level("firmware"), Level::Ok);
+    node.remove("sys/module/kvm_intel/parameters/tdx");
+    let finding = node.finding("TEE");
+    assert!(finding.what.starts_with("neither "), "{finding:?}");
+}
+
+#[test]
+fn both_simulations_are_warned_of() {
+    for tee in ["sim", "sim-tdx"] {
+        let node = Node::new();
+        let config = format!("tee = {tee:?}\nvhost-device-vsock = \"containerd\"\n");
+        node.write("etc/cella/config.toml", &config);
+        let finding = node.finding("TEE");
+        assert_eq!(finding.level, Level::Warning, "{finding:?}");
+        assert!(
+            finding.what.contains(tee) && finding.what.contains("NOT protected"),
+            "{finding:?}"
+        );
+    }
+}
+
 #[test]
 fn containerds_configuration_is_checked_in_each_place() {
     for (line, check) in [

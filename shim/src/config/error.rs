@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{MAX_CONFIG, host};
+use super::{CertificatesError, MAX_CONFIG, QemuVersionError, host};
 
 /// A configuration that cannot be used. Says which key, which path and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -66,11 +66,19 @@ pub enum ConfigError {
         remedy: &'static str,
     },
     /// A key that has no meaning for the chosen TEE.
-    #[error("configuration key {key} is set, but is used with tee = \"sim\" only: remove it")]
+    #[error("configuration key {key} is set, but is used with tee = {tees} only: remove it")]
     Unused {
         /// The key.
         key: &'static str,
+        /// The values of `tee` that it has a meaning with.
+        tees: String,
     },
+    /// The file with this host's certificates.
+    #[error(transparent)]
+    Certificates(#[from] CertificatesError),
+    /// A QEMU that cannot run what was asked for.
+    #[error(transparent)]
+    Qemu(#[from] QemuVersionError),
     /// The host cannot do what was asked for.
     #[error("configuration key {key}: {reason}")]
     Host {

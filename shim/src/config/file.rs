@@ -6,6 +6,12 @@ use serde::Deserialize;
 
 use super::ConfigError;
 
+/// The AmdSev build, where Debian has it.
+pub const DEFAULT_FIRMWARE_SNP: &str = "/usr/share/ovmf/OVMF.amdsev.fd";
+/// The IntelTdx build, where Debian has it.
+pub const DEFAULT_FIRMWARE_TDX: &str = "/usr/share/ovmf/OVMF.inteltdx.ms.fd";
+/// Where Intel's packages put the socket of the quote generation service.
+pub const DEFAULT_QUOTE_SERVICE: &str = "/var/run/tdx-qgs/qgs.socket";
 pub(super) const DEFAULT_SIM_PLATFORM: &str = "/usr/libexec/cella/cella-sim-platform";
 pub(super) const DEFAULT_SIM_STATE: &str = "/var/lib/cella/sim";
 pub(super) const DEFAULT_VHOST_DEVICE_VSOCK: &str = "/usr/bin/vhost-device-vsock";
@@ -14,15 +20,15 @@ pub(super) const DEFAULT_VHOST_DEVICE_VSOCK: &str = "/usr/bin/vhost-device-vsock
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct ConfigFile {
-    /// What protects the guest: `"snp"`, `"sim"` (development hosts: no protection at all) or `"auto"`, which is the real
-    /// hardware of this host and never the simulation. `"tdx"` is refused until it is supported. Mandatory. Measured: the
+    /// What protects the guest: `"snp"`, `"tdx"`, `"sim"` or `"sim-tdx"` (development hosts: no protection at all, evidence in the form of
+    /// SNP or of TDX), or `"auto"`, which is the real hardware of this host and never the simulation. Mandatory. Measured: the
     /// simulation runs another initrd.
     pub tee: TeeChoice,
     /// How instructions are executed: `"kvm"`, `"tcg"` or `"auto"` (KVM where the CPU has vmx or svm and `/dev/kvm` opens, else
-    /// TCG with a warning). Default `"auto"`; `snp` always needs KVM. Not measured.
+    /// TCG with a warning). Default `"auto"`; `snp` and `tdx` always need KVM. Not measured.
     #[serde(default)]
     pub accel: AccelChoice,
-    /// Path of `qemu-system-x86_64`, 9.1 or newer. Default `/usr/bin/qemu-system-x86_64`. Not measured.
+    /// Path of `qemu-system-x86_64`, 9.1 or newer, with `tdx` 10.1 or newer. Default `/usr/bin/qemu-system-x86_64`. Not measured.
     #[serde(default = "default_qemu")]
     pub qemu: PathBuf,
     /// Directories with QEMU's firmware files, each passed as `-L`. Default none: QEMU's own. Not measured.
@@ -31,9 +37,9 @@ pub struct ConfigFile {
     /// Directory with the files `vmlinuz`, `initrd` and `cmdline` (one line). Default `/usr/share/cella/guest`. Measured, all three.
     #[serde(default = "default_guest_image")]
     pub guest_image: PathBuf,
-    /// The AmdSev build of OVMF: booted with `snp`, only measured with `sim` unless `sim-firmware-boot` is set. Default `/usr/share/ovmf/OVMF.amdsev.fd`. Measured.
-    #[serde(default = "default_firmware")]
-    pub firmware: PathBuf,
+    /// The AmdSev build of OVMF, with `tdx` and `sim-tdx` the IntelTdx build: booted with `snp` and `tdx`, only measured with `sim` and `sim-tdx`
+    /// unless `sim-firmware-boot` is set. Default `/usr/share/ovmf/OVMF.amdsev.fd`, for TDX `/usr/share/ovmf/OVMF.inteltdx.ms.fd`. Measured.
+    pub firmware: Option<PathBuf>,
     /// An initdata document (TOML, not encoded) for pods that bring none in their annotation. Default none: such a pod is
     /// refused. Read at each launch, at most 1 MiB. Measured: HOST_DATA or MRCONFIGID holds its digest.
     pub default_initdata: Option<PathBuf>,
@@ -56,11 +62,17 @@ pub struct ConfigFile {
     /// Most virtual CPUs of a pod that raises them, `vcpus` to 64, default 64. Not measured, what comes of it is.
     #[serde(default = "default_max_vcpus")]
     pub max_vcpus: u32,
-    /// `sim` only: path of `vhost-device-vsock` 0.3. Default `/usr/bin/vhost-device-vsock`. Not measured.
+    /// `snp` only: a PEM file with the certificates of this host's processor, for hosts whose QEMU hands none to the guest: VCEK or VLEK
+    /// first, then ASK or ASVK, then ARK. At most 3 of 4096 bytes. Read at each launch. Default none. Not measured: the broker judges them.
+    pub snp_certificates: Option<PathBuf>,
+    /// `tdx` only: the quote generation service, as the path of its Unix socket or as `vsock:CID:PORT`. Default
+    /// `/var/run/tdx-qgs/qgs.socket`. Not measured.
+    pub tdx_quote_service: Option<String>,
+    /// Simulation only: path of `vhost-device-vsock` 0.3. Default `/usr/bin/vhost-device-vsock`. Not measured.
     pub vhost_device_vsock: Option<PathBuf>,
-    /// `sim` only: path of `cella-sim-platform`. Default `/usr/libexec/cella/cella-sim-platform`. Not measured.
+    /// Simulation only: path of `cella-sim-platform`. Default `/usr/libexec/cella/cella-sim-platform`. Not measured.
     pub sim_platform: Option<PathBuf>,
-    /// `sim` only: the directory that `cella-sim-platform init` made. Default `/var/lib/cella/sim`. Not measured.
+    /// Simulation only: the directory that `cella-sim-platform init` made. Default `/var/lib/cella/sim`. Not measured.
     pub sim_state: Option<PathBuf>,
     /// `sim` only: boot `firmware` with the table of kernel hashes in place, as an SNP machine does: it then refuses a kernel, initrd
     /// or command line that the launch digest does not name. Needs TCG. Default false: QEMU's own firmware, which enforces
@@ -86,7 +98,7 @@ pub struct ConfigFile {
     /// switch lowers it too. Not measured.
     #[serde(default)]
     pub log_level: LogLevel,
-    /// Replaces the profile's CPU model (`EPYC-v4` for `snp`, `host` under KVM, `max,-erms,-fsrm,-avx2,-vaes` under TCG). Letters,
+    /// Replaces the profile's CPU model (`EPYC-v4` for `snp`, `host,pmu=off` for `tdx`, in the simulation `host` under KVM, `max,-erms,-fsrm,-avx2,-vaes` under TCG). Letters,
     /// digits and `-_.,+=` only. Default none. Measured with `snp`.
     pub cpu_model: Option<String>,
 }
@@ -99,10 +111,12 @@ pub enum TeeChoice {
     Auto,
     /// AMD SEV-SNP.
     Snp,
-    /// Intel TDX, refused for now.
+    /// Intel TDX.
     Tdx,
-    /// The simulated platform.
+    /// The simulated platform, as SNP.
     Sim,
+    /// The simulated platform, as TDX.
+    SimTdx,
 }
 
 /// Values of `accel`.
@@ -133,6 +147,19 @@ pub enum LogLevel {
     Debug,
 }
 
+impl TeeChoice {
+    /// As the file has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Snp => "snp",
+            Self::Tdx => "tdx",
+            Self::Sim => "sim",
+            Self::SimTdx => "sim-tdx",
+        }
+    }
+}
+
 impl ConfigFile {
     /// Parses TOML; `origin` is named in errors.
     ///
@@ -148,13 +175,16 @@ impl ConfigFile {
         })
     }
 
-    /// The keys that only `sim` uses, and whether each was set.
-    pub(super) fn sim_keys(&self) -> [(&'static str, bool); 4] {
+    /// The keys that have a meaning with some values of `tee` only: each with these values, and whether it was set.
+    pub(super) fn keys_of_tees(&self) -> [(&'static str, &'static [TeeChoice], bool); 6] {
+        const SIM: &[TeeChoice] = &[TeeChoice::Sim, TeeChoice::SimTdx];
         [
-            ("vhost-device-vsock", self.vhost_device_vsock.is_some()),
-            ("sim-platform", self.sim_platform.is_some()),
-            ("sim-state", self.sim_state.is_some()),
-            ("sim-firmware-boot", self.sim_firmware_boot.is_some()),
+            ("snp-certificates", &[TeeChoice::Snp], self.snp_certificates.is_some()),
+            ("tdx-quote-service", &[TeeChoice::Tdx], self.tdx_quote_service.is_some()),
+            ("vhost-device-vsock", SIM, self.vhost_device_vsock.is_some()),
+            ("sim-platform", SIM, self.sim_platform.is_some()),
+            ("sim-state", SIM, self.sim_state.is_some()),
+            ("sim-firmware-boot", &[TeeChoice::Sim], self.sim_firmware_boot.is_some()),
         ]
     }
 }
@@ -165,10 +195,6 @@ fn default_qemu() -> PathBuf {
 
 fn default_guest_image() -> PathBuf {
     "/usr/share/cella/guest".into()
-}
-
-fn default_firmware() -> PathBuf {
-    "/usr/share/ovmf/OVMF.amdsev.fd".into()
 }
 
 fn default_vcpus() -> u32 {

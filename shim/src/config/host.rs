@@ -1,4 +1,4 @@
-//! What this host can do: KVM and SEV-SNP, and the reason for each "no" (`qemu.md`, 6).
+//! What this host can do: KVM, SEV-SNP and TDX, and the reason for each "no" (`qemu.md`, 6).
 
 use std::fs::OpenOptions;
 use std::path::Path;
@@ -24,17 +24,21 @@ pub struct HostFacts {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Lack {
-    /// TDX was asked for.
-    #[error("\"tdx\" is not supported yet; use \"snp\", or \"sim\" on a development host")]
-    TdxUnsupported,
-    /// `auto` or `snp` on a TDX host.
-    #[error("this host has TDX, which is not supported yet")]
-    OnlyTdx,
+    /// `auto` on a host without either.
+    #[error(
+        "this host has neither SEV-SNP nor TDX (/sys/module/kvm_amd/parameters/sev_snp and /sys/module/kvm_intel/parameters/tdx are not Y); enable one in firmware and kernel, or set \"sim\" on a development host"
+    )]
+    NoTee,
     /// No SNP in KVM.
     #[error(
         "this host has no SEV-SNP (/sys/module/kvm_amd/parameters/sev_snp is not Y); enable it in firmware and kernel, or set \"sim\" on a development host"
     )]
     NoSnp,
+    /// No TDX in KVM.
+    #[error(
+        "this host has no TDX (/sys/module/kvm_intel/parameters/tdx is not Y); enable it in firmware and kernel (6.16 or newer), or set \"sim-tdx\" on a development host"
+    )]
+    NoTdx,
     /// The vsock device of the kernel is missing.
     #[error(
         "/dev/vhost-vsock does not exist, and a confidential guest cannot use vhost-user; load the module vhost_vsock"
@@ -46,9 +50,9 @@ pub enum Lack {
     /// `/dev/kvm` is missing or closed.
     #[error("/dev/kvm does not open for reading and writing; load kvm_amd or kvm_intel, or use \"tcg\" or \"auto\"")]
     KvmClosed,
-    /// SNP cannot be emulated.
-    #[error("\"tcg\" cannot run tee = \"snp\"")]
-    TcgWithSnp,
+    /// Neither TEE can be emulated.
+    #[error("\"tcg\" cannot run tee = \"snp\" or \"tdx\"")]
+    TcgWithTee,
     /// The firmware does not come up under KVM without a TEE.
     #[error("sim-firmware-boot needs \"tcg\": the firmware does not boot an unprotected guest under KVM")]
     FirmwareBootWithKvm,
@@ -83,11 +87,22 @@ impl HostFacts {
     /// # Errors
     /// What is missing.
     pub fn snp(&self) -> Result<(), Lack> {
-        match (self.snp_enabled, self.tdx_enabled) {
-            (false, true) => Err(Lack::OnlyTdx),
-            (false, false) => Err(Lack::NoSnp),
-            (true, _) if !self.vhost_vsock => Err(Lack::NoVhostVsock),
-            (true, _) => Ok(()),
+        self.tee(self.snp_enabled, Lack::NoSnp)
+    }
+
+    /// Whether a TDX guest can be started.
+    ///
+    /// # Errors
+    /// What is missing.
+    pub fn tdx(&self) -> Result<(), Lack> {
+        self.tee(self.tdx_enabled, Lack::NoTdx)
+    }
+
+    fn tee(&self, enabled: bool, lack: Lack) -> Result<(), Lack> {
+        match (enabled, self.vhost_vsock) {
+            (false, _) => Err(lack),
+            (true, false) => Err(Lack::NoVhostVsock),
+            (true, true) => Ok(()),
         }
     }
 }
@@ -172,14 +187,19 @@ mod tests {
             .snp(),
             Err(Lack::NoSnp)
         );
+        let tdx = HostFacts {
+            snp_enabled: false,
+            tdx_enabled: true,
+            ..whole.clone()
+        };
         assert_eq!(
-            HostFacts {
-                snp_enabled: false,
-                tdx_enabled: true,
-                ..whole
-            }
-            .snp(),
-            Err(Lack::OnlyTdx)
+            (tdx.snp(), tdx.tdx(), whole.tdx()),
+            (Err(Lack::NoSnp), Ok(()), Err(Lack::NoTdx))
         );
+        let deaf = HostFacts {
+            vhost_vsock: false,
+            ..tdx
+        };
+        assert_eq!(deaf.tdx(), Err(Lack::NoVhostVsock));
     }
 }

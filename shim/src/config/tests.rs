@@ -120,41 +120,167 @@ fn auto_never_means_simulation() {
         Err(ConfigError::Host { key, reason }) => (key, reason),
         other => panic!("{other:?}"),
     };
-    assert_eq!(lack(settle(&text)), ("tee", host::Lack::NoSnp));
+    assert_eq!(lack(settle(&text)), ("tee", host::Lack::NoTee));
+    assert_eq!(
+        lack(settle(&text.replace("\"auto\"", "\"snp\""))),
+        ("tee", host::Lack::NoSnp)
+    );
     assert_eq!(
         lack(settle(&text.replace("\"auto\"", "\"tdx\""))),
-        ("tee", host::Lack::TdxUnsupported)
+        ("tee", host::Lack::NoTdx)
+    );
+}
+
+/// The text of a host's configuration without what only the simulation has.
+fn hardware(dir: &Path, tee: &str) -> String {
+    let text = sim_host(dir).replace("\"sim\"", &format!("{tee:?}"));
+    let lines = text
+        .lines()
+        .filter(|l| !l.starts_with("sim-") && !l.starts_with("vhost-"));
+    lines.map(|l| format!("{l}\n")).collect()
+}
+
+fn tdx_host() -> HostFacts {
+    HostFacts {
+        snp_enabled: false,
+        tdx_enabled: true,
+        ..snp_host()
+    }
+}
+
+#[test]
+fn hardware_refuses_tcg_and_keys_of_the_simulation() {
+    let dir = tempfile::tempdir().unwrap();
+    for (tee, host) in [("snp", snp_host()), ("tdx", tdx_host())] {
+        let text = sim_host(dir.path()).replace("\"sim\"", &format!("{tee:?}"));
+        let error = settle_on(&text, &host).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "configuration key vhost-device-vsock is set, but is used with tee = \"sim\" or \"sim-tdx\" only: remove it"
+        );
+        let refused = settle_on(&hardware(dir.path(), tee), &host);
+        assert!(matches!(
+            refused,
+            Err(ConfigError::Host {
+                key: "accel",
+                reason: host::Lack::TcgWithTee
+            })
+        ));
+    }
+    let text = hardware(dir.path(), "snp").replace("\"tcg\"", "\"auto\"");
+    let config = settle_on(&text, &snp_host()).unwrap();
+    assert_eq!(
+        (config.tee, config.accel, config.boot_timeout),
+        (Tee::Snp(Certificates::default()), Accel::Kvm, Duration::from_secs(60))
     );
 }
 
 #[test]
-fn snp_refuses_tcg_and_keys_of_the_simulation() {
+fn auto_is_the_hosts_own_hardware() {
     let dir = tempfile::tempdir().unwrap();
-    let text = sim_host(dir.path()).replace("\"sim\"", "\"snp\"");
+    let text = hardware(dir.path(), "auto").replace("\"tcg\"", "\"auto\"");
+    let tee = |text: &str, host: &HostFacts| settle_on(text, host).map(|config| config.tee.name());
+    assert_eq!(tee(&text, &snp_host()).unwrap(), "snp");
+    assert_eq!(tee(&text, &tdx_host()).unwrap(), "tdx");
+    // A key of the other kind of hardware is not passed over.
+    let other = format!("{text}tdx-quote-service = \"/s\"\n");
+    assert_eq!(tee(&other, &tdx_host()).unwrap(), "tdx");
     assert!(matches!(
-        settle_on(&text, &snp_host()),
+        tee(&other, &snp_host()),
         Err(ConfigError::Unused {
-            key: "vhost-device-vsock"
+            key: "tdx-quote-service",
+            ..
         })
     ));
-    let text: String = text
+}
+
+#[test]
+fn tdx_has_a_quote_service_and_firmware_of_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = hardware(dir.path(), "tdx").replace("\"tcg\"", "\"kvm\"");
+    let tee = |extra: &str| settle_on(&format!("{text}{extra}"), &tdx_host()).map(|config| config.tee);
+    let default = QuoteService::Unix("/var/run/tdx-qgs/qgs.socket".into());
+    assert_eq!(tee("").unwrap(), Tee::Tdx(default));
+    let vsock = QuoteService::Vsock { cid: 2, port: 4050 };
+    assert_eq!(tee("tdx-quote-service = \"vsock:2:4050\"\n").unwrap(), Tee::Tdx(vsock));
+    for bad in [
+        "",
+        "qgs.socket",
+        "vsock:2",
+        "vsock:2:x",
+        "vsock:-1:2",
+        "vsock:+2:2",
+        &format!("/{}", "x".repeat(107)),
+    ] {
+        let error = tee(&format!("tdx-quote-service = {bad:?}\n")).unwrap_err();
+        let refused = matches!(
+            error,
+            ConfigError::Value {
+                key: "tdx-quote-service",
+                ..
+            }
+        );
+        assert!(refused, "{bad}: {error:?}");
+    }
+    let own: String = text
         .lines()
-        .filter(|l| !l.starts_with("sim-") && !l.starts_with("vhost-"))
+        .filter(|l| !l.starts_with("firmware"))
         .map(|l| format!("{l}\n"))
         .collect();
-    let refused = settle_on(&text, &snp_host());
+    let error = settle_on(&own, &tdx_host()).unwrap_err();
+    let ConfigError::Missing {
+        key: "firmware",
+        path,
+        remedy,
+        ..
+    } = &error
+    else {
+        panic!("{error:?}")
+    };
+    assert_eq!(path, Path::new(file::DEFAULT_FIRMWARE_TDX));
+    assert!(remedy.contains("IntelTdx"));
+}
+
+#[test]
+fn snp_takes_the_certificates_that_are_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("chain.pem");
+    let text = hardware(dir.path(), "snp").replace("\"tcg\"", "\"kvm\"") + &format!("snp-certificates = {path:?}\n");
+    let settled = settle_on(&text, &snp_host());
     assert!(matches!(
-        refused,
-        Err(ConfigError::Host {
-            key: "accel",
-            reason: host::Lack::TcgWithSnp
+        settled,
+        Err(ConfigError::Missing {
+            key: "snp-certificates",
+            ..
         })
     ));
-    let config = settle_on(&text.replace("\"tcg\"", "\"auto\""), &snp_host()).unwrap();
-    assert_eq!(
-        (config.tee, config.accel, config.boot_timeout),
-        (Tee::Snp, Accel::Kvm, Duration::from_secs(60))
-    );
+    fs::write(&path, "no certificate").unwrap();
+    assert!(matches!(
+        settle_on(&text, &snp_host()),
+        Err(ConfigError::Certificates(_))
+    ));
+    fs::write(&path, "-----BEGIN CERTIFICATE-----\nAQID\n-----END CERTIFICATE-----\n").unwrap();
+    let config = settle_on(&text, &snp_host()).unwrap();
+    assert_eq!(config.tee.certificates(), [vec![1, 2, 3]]);
+}
+
+#[test]
+fn the_simulation_imitates_either() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = sim_host(dir.path()).replace("\"sim\"", "\"sim-tdx\"");
+    let config = settle(&text).unwrap();
+    let Tee::Sim(programs) = &config.tee else {
+        panic!("{:?}", config.tee)
+    };
+    assert_eq!((programs.imitated, config.tee.name()), (Imitated::Tdx, "sim-tdx"));
+    // The firmware for TDX enforces nothing where there is no TDX.
+    assert!(matches!(
+        settle(&format!("{text}sim-firmware-boot = true\n")),
+        Err(ConfigError::Unused {
+            key: "sim-firmware-boot",
+            ..
+        })
+    ));
 }
 
 #[test]

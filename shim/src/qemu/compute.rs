@@ -1,7 +1,7 @@
 //! Machine, accelerator, CPU and memory.
 
-use super::Switch;
 use super::opts::Opts;
+use super::{Profile, Switch};
 use crate::config::Accel;
 
 /// Id of the memory backend.
@@ -58,14 +58,16 @@ impl Switch for Accelerator {
 }
 
 impl Cpu {
-    /// The profile's model: `EPYC-v4` for `snp`, since the launch digest depends on it; the host's own for KVM without
-    /// protection; for TCG everything but what its emulation is slow at (`inference.md`, 6).
-    pub fn of_profile(snp: bool, accel: Accel) -> Self {
-        Self(match (snp, accel) {
-            (true, _) => "EPYC-v4".into(),
-            (false, Accel::Kvm) => "host".into(),
-            (false, Accel::Tcg) => "max,-erms,-fsrm,-avx2,-vaes".into(),
-        })
+    /// The profile's model: `EPYC-v4` for SNP, since the launch digest depends on it; for TDX the host's own, the one that QEMU takes there; without
+    /// protection the host's own under KVM, and under TCG everything but what its emulation is slow at (`inference.md`, 6).
+    pub fn of_profile(profile: &Profile, accel: Accel) -> Self {
+        let model = match (profile, accel) {
+            (Profile::Snp { .. }, _) => "EPYC-v4",
+            (Profile::Tdx { .. }, _) => "host,pmu=off",
+            (Profile::Sim { .. }, Accel::Kvm) => "host",
+            (Profile::Sim { .. }, Accel::Tcg) => "max,-erms,-fsrm,-avx2,-vaes",
+        };
+        Self(model.into())
     }
 }
 
@@ -94,7 +96,7 @@ impl Switch for Memory {
 
 #[cfg(test)]
 mod tests {
-    use super::super::rendered;
+    use super::super::{Bios, rendered};
     use super::*;
 
     #[test]
@@ -117,11 +119,15 @@ mod tests {
 
     #[test]
     fn cpu_of_each_profile() {
-        assert_eq!(rendered(&Cpu::of_profile(true, Accel::Kvm)), "-cpu EPYC-v4");
-        assert_eq!(rendered(&Cpu::of_profile(false, Accel::Kvm)), "-cpu host");
-        assert_eq!(
-            rendered(&Cpu::of_profile(false, Accel::Tcg)),
-            "-cpu max,-erms,-fsrm,-avx2,-vaes"
-        );
+        let firmware = || Bios("/o/OVMF.fd".into());
+        let sim = Profile::Sim { enforced: None };
+        for (profile, accel, expected) in [
+            (Profile::Snp { firmware: firmware() }, Accel::Kvm, "-cpu EPYC-v4"),
+            (Profile::Tdx { firmware: firmware() }, Accel::Kvm, "-cpu host,pmu=off"),
+            (sim.clone(), Accel::Kvm, "-cpu host"),
+            (sim, Accel::Tcg, "-cpu max,-erms,-fsrm,-avx2,-vaes"),
+        ] {
+            assert_eq!(rendered(&Cpu::of_profile(&profile, accel)), expected);
+        }
     }
 }

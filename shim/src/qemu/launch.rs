@@ -3,7 +3,7 @@
 use super::tee::TEE_ID;
 use super::{
     Accelerator, Append, Bios, Cpu, DataDir, DiskDrive, Fixed, HashTableLoader, Initrd, Kernel, Machine, Memory,
-    MonitorSocket, Name, Nic, PidFile, Sandbox, SerialSocket, SevSnpGuest, Smp, Switch, Vsock,
+    MonitorSocket, Name, Nic, PidFile, Sandbox, SerialSocket, Smp, Switch, TeeObject, Vsock,
 };
 
 /// What differs between the profiles.
@@ -12,6 +12,11 @@ pub enum Profile {
     /// SEV-SNP: protected memory, the firmware boots and checks the kernel's hashes.
     Snp {
         /// The AmdSev firmware.
+        firmware: Bios,
+    },
+    /// TDX: protected memory, the firmware boots and measures the kernel.
+    Tdx {
+        /// The IntelTdx firmware.
         firmware: Bios,
     },
     /// No protection; the same kernel boots.
@@ -38,8 +43,8 @@ pub struct Launch {
     pub smp: Smp,
     /// `-m`.
     pub memory: Memory,
-    /// The object that carries HOST_DATA.
-    pub tee: SevSnpGuest,
+    /// The object that carries HOST_DATA or MRCONFIGID.
+    pub tee: TeeObject,
     /// `-kernel`.
     pub kernel: Kernel,
     /// `-initrd`.
@@ -63,7 +68,10 @@ pub struct Launch {
 impl Launch {
     /// QEMU's arguments, without the program itself.
     pub fn arguments(&self) -> Vec<String> {
-        let protection = matches!(self.profile, Profile::Snp { .. }).then_some(TEE_ID);
+        let protection = match self.profile {
+            Profile::Snp { .. } | Profile::Tdx { .. } => Some(TEE_ID),
+            Profile::Sim { .. } => None,
+        };
         let mut line = Vec::new();
         self.name.render(&mut line);
         Fixed.render(&mut line);
@@ -86,7 +94,7 @@ impl Launch {
         Sandbox.render(&mut line);
         self.tee.render(&mut line);
         match &self.profile {
-            Profile::Snp { firmware } => firmware.render(&mut line),
+            Profile::Snp { firmware } | Profile::Tdx { firmware } => firmware.render(&mut line),
             Profile::Sim { enforced: None } => {}
             Profile::Sim {
                 enforced: Some((firmware, table)),
@@ -104,19 +112,18 @@ impl Launch {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Backend, UserNetwork};
+    use super::super::{Backend, SevSnpGuest, SimulatedTdxGuest, TdxGuest, UserNetwork};
     use super::*;
-    use crate::config::Accel;
+    use crate::config::{Accel, QuoteService};
     use crate::vsock::GuestCid;
 
-    fn launch(profile: Profile, accel: Accel, vsock: Vsock, tee: SevSnpGuest) -> Launch {
-        let snp = matches!(profile, Profile::Snp { .. });
+    fn launch(profile: Profile, accel: Accel, vsock: Vsock, tee: TeeObject) -> Launch {
         Launch {
-            profile,
             name: Name("cella-d1".into()),
             data_dirs: vec![],
             accel: Accelerator(accel),
-            cpu: Cpu::of_profile(snp, accel),
+            cpu: Cpu::of_profile(&profile, accel),
+            profile,
             smp: Smp(1),
             memory: Memory { mib: 1024 },
             tee,
@@ -139,13 +146,17 @@ mod tests {
         }
     }
 
+    fn simulated() -> TeeObject {
+        TeeObject::SevSnp(SevSnpGuest::simulated([0; 32]))
+    }
+
     #[test]
     fn golden_line_of_sim_under_tcg() {
         let vsock = Vsock::VhostUser {
             socket: "/r/vhost.sock".into(),
         };
         let sim = Profile::Sim { enforced: None };
-        let mut launch = launch(sim, Accel::Tcg, vsock, SevSnpGuest::simulated([0; 32]));
+        let mut launch = launch(sim, Accel::Tcg, vsock, simulated());
         launch.data_dirs = vec![DataDir("/q/seabios".into()), DataDir("/q/qemu".into())];
         let expected = "-name guest=cella-d1 -nodefaults -no-user-config -no-reboot -display none -vga none \
             -L /q/seabios -L /q/qemu \
@@ -171,11 +182,11 @@ mod tests {
         let vsock = Vsock::Vhost {
             cid: GuestCid::new(4711).unwrap(),
         };
-        let tee = SevSnpGuest {
+        let tee = TeeObject::SevSnp(SevSnpGuest {
             cbitpos: 51,
             reduced_phys_bits: 5,
             host_data: [0; 32],
-        };
+        });
         let launch = launch(
             Profile::Snp {
                 firmware: Bios("/o/OVMF.amdsev.fd".into()),
@@ -204,6 +215,54 @@ mod tests {
     }
 
     #[test]
+    fn golden_line_of_tdx_under_kvm() {
+        let vsock = Vsock::Vhost {
+            cid: GuestCid::new(4711).unwrap(),
+        };
+        let tee = TeeObject::Tdx(TdxGuest {
+            mr_config_id: [0; 48],
+            quotes: QuoteService::Unix("/var/run/tdx-qgs/qgs.socket".into()),
+        });
+        let profile = Profile::Tdx {
+            firmware: Bios("/o/OVMF.inteltdx.ms.fd".into()),
+        };
+        let expected = "-name guest=cella-d1 -nodefaults -no-user-config -no-reboot -display none -vga none \
+            -machine q35,smm=off,usb=off,vmport=off,dump-guest-core=off,mem-merge=off,memory-backend=mem0,\
+            kernel_irqchip=split,confidential-guest-support=tee0 \
+            -accel kvm -cpu host,pmu=off -smp 1 \
+            -m 1024M -object memory-backend-memfd,id=mem0,size=1024M,share=on \
+            -device vhost-vsock-pci,guest-cid=4711 \
+            -netdev user,id=net0,ipv6=off \
+            -device virtio-net-pci,netdev=net0,mac=02:00:00:00:00:01,disable-legacy=on,romfile= \
+            -blockdev file,node-name=initdata0,filename=/r/initdata.img,read-only=on \
+            -device virtio-blk-pci,drive=initdata0,serial=initdata,disable-legacy=on \
+            -chardev socket,id=console0,path=/r/console.sock,server=off -serial chardev:console0 \
+            -qmp unix:/r/qmp.sock,server=off -pidfile /r/qemu.pid \
+            -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny \
+            -object {\"qom-type\":\"tdx-guest\",\"id\":\"tee0\",\"sept-ve-disable\":true,\
+            \"mrconfigid\":\"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\",\
+            \"quote-generation-socket\":{\"type\":\"unix\",\"path\":\"/var/run/tdx-qgs/qgs.socket\"}} \
+            -bios /o/OVMF.inteltdx.ms.fd -kernel /g/vmlinuz -initrd /g/initrd -append console=ttyS0 quiet";
+        assert_eq!(launch(profile, Accel::Kvm, vsock, tee).arguments().join(" "), expected);
+    }
+
+    #[test]
+    fn simulated_tdx_differs_from_simulated_snp_in_one_object() {
+        let line = |tee| {
+            let vsock = Vsock::VhostUser {
+                socket: "/r/vhost.sock".into(),
+            };
+            launch(Profile::Sim { enforced: None }, Accel::Tcg, vsock, tee).arguments()
+        };
+        let tdx = line(TeeObject::SimulatedTdx(SimulatedTdxGuest { mr_config_id: [0; 48] }));
+        let differing: Vec<_> = tdx.iter().zip(line(simulated())).filter(|(a, b)| **a != *b).collect();
+        let [(tdx, snp)] = differing.as_slice() else {
+            panic!("{differing:?}")
+        };
+        assert!(tdx.starts_with("authz-simple,id=tee0,identity=tdx-guest,,") && snp.starts_with("sev-snp-guest,"));
+    }
+
+    #[test]
     fn a_simulated_machine_with_firmware_has_the_table_too() {
         let vsock = Vsock::VhostUser {
             socket: "/r/vhost.sock".into(),
@@ -215,7 +274,7 @@ mod tests {
         let sim = Profile::Sim {
             enforced: Some((Bios("/o/OVMF.amdsev.fd".into()), table)),
         };
-        let line = launch(sim, Accel::Tcg, vsock, SevSnpGuest::simulated([0; 32])).arguments();
+        let line = launch(sim, Accel::Tcg, vsock, simulated()).arguments();
         let line = line.join(" ");
         let boots =
             "-bios /o/OVMF.amdsev.fd -device loader,file=/r/hashes.bin,addr=0x810c00,force-raw=on -kernel /g/vmlinuz";
@@ -228,9 +287,7 @@ mod tests {
             socket: "/r/vhost.sock".into(),
         };
         let sim = Profile::Sim { enforced: None };
-        let line = launch(sim, Accel::Tcg, vsock, SevSnpGuest::simulated([0; 32]))
-            .arguments()
-            .join(" ");
+        let line = launch(sim, Accel::Tcg, vsock, simulated()).arguments().join(" ");
         for word in [
             "virtio-rng",
             "balloon",

@@ -211,7 +211,7 @@ async fn bring_up(machine: &mut Machine, request: &LaunchRequest<'_>, log: &Logg
     let pid_file = machine.run_dir.file("qemu.pid");
     let (vsock, transport) = match &config.tee {
         Tee::Sim(programs) => start_helpers(machine, request, programs, &pid_file, log).await?,
-        Tee::Snp => {
+        Tee::Snp(_) | Tee::Tdx(_) => {
             let cid = GuestCid::random().map_err(|_| LaunchError::Random)?;
             machine.run_dir.note_cid(cid)?;
             (

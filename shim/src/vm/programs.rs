@@ -3,11 +3,12 @@
 use std::path::Path;
 
 use super::launch::LaunchRequest;
-use crate::config::{SimPrograms, Tee};
+use crate::config::{Config, Imitated, SimPrograms, Tee};
+use crate::initdata::Initdata;
 use crate::process::Program;
 use crate::qemu::{
     Accelerator, Append, Bios, Cpu, DataDir, DiskDrive, HashTableLoader, Initrd, Kernel, Launch, Memory, MonitorSocket,
-    Name, Nic, PidFile, Profile, SerialSocket, SevSnpGuest, Smp, Vsock,
+    Name, Nic, PidFile, Profile, SerialSocket, SevSnpGuest, SimulatedTdxGuest, Smp, TdxGuest, TeeObject, Vsock,
 };
 
 /// vhost-device-vsock's address for the one guest it serves; never seen by another VM.
@@ -62,29 +63,16 @@ pub(super) struct Paths {
 /// QEMU's switches for this request.
 pub(super) fn launch(request: &LaunchRequest<'_>, vsock: Vsock, nics: Vec<Nic>, paths: Paths) -> Launch {
     let config = request.config;
-    let host_data = request.initdata.host_data;
-    let (profile, tee, snp) = match config.tee {
-        Tee::Snp => (
-            Profile::Snp {
-                firmware: Bios(config.firmware.clone()),
-            },
-            SevSnpGuest::of_host(host_data),
-            true,
-        ),
-        Tee::Sim(_) => {
-            let enforced = paths.hash_table.map(|table| (Bios(config.firmware.clone()), table));
-            (Profile::Sim { enforced }, SevSnpGuest::simulated(host_data), false)
-        }
-    };
+    let (profile, tee) = profile(config, request.initdata, paths.hash_table);
     Launch {
-        profile,
         name: Name(format!("cella-{}", request.key.dir_name())),
         data_dirs: config.qemu_data_dirs.iter().cloned().map(DataDir).collect(),
         accel: Accelerator(config.accel),
         cpu: config
             .cpu_model
             .clone()
-            .map_or_else(|| Cpu::of_profile(snp, config.accel), Cpu),
+            .map_or_else(|| Cpu::of_profile(&profile, config.accel), Cpu),
+        profile,
         smp: Smp(config.vcpus),
         memory: Memory { mib: config.memory_mib },
         tee,
@@ -103,6 +91,31 @@ pub(super) fn launch(request: &LaunchRequest<'_>, vsock: Vsock, nics: Vec<Nic>, 
     }
 }
 
+/// What protects the guest, and the object that binds it to its initdata.
+fn profile(config: &Config, initdata: &Initdata, hash_table: Option<HashTableLoader>) -> (Profile, TeeObject) {
+    let firmware = Bios(config.firmware.clone());
+    let mr_config_id = initdata.mr_config_id;
+    match &config.tee {
+        Tee::Snp(_) => {
+            let tee = SevSnpGuest::of_host(initdata.host_data);
+            (Profile::Snp { firmware }, TeeObject::SevSnp(tee))
+        }
+        Tee::Tdx(quotes) => {
+            let quotes = quotes.clone();
+            let tee = TdxGuest { mr_config_id, quotes };
+            (Profile::Tdx { firmware }, TeeObject::Tdx(tee))
+        }
+        Tee::Sim(programs) => {
+            let enforced = hash_table.map(|table| (firmware, table));
+            let tee = match programs.imitated {
+                Imitated::Snp => TeeObject::SevSnp(SevSnpGuest::simulated(initdata.host_data)),
+                Imitated::Tdx => TeeObject::SimulatedTdx(SimulatedTdxGuest { mr_config_id }),
+            };
+            (Profile::Sim { enforced }, tee)
+        }
+    }
+}
+
 /// Paths under the run directory are UTF-8, since `run-dir` is and the names are ours; the configuration's were checked.
 pub(super) fn text(path: &Path) -> String {
     path.to_string_lossy().into_owned()
@@ -114,6 +127,7 @@ mod tests {
 
     fn programs() -> SimPrograms {
         SimPrograms {
+            imitated: Imitated::Snp,
             platform: "/p/sim".into(),
             state: "/s".into(),
             vsock: "/p/vdv".into(),

@@ -82,6 +82,7 @@ impl Pod {
         let vm = Arc::new(Vm::launch(launch, log).await?);
         let mut description = network::describe(vm.network(), resolver, &bundle.spec.hostname);
         description.sysctl = bundle.spec.linux.sysctl.clone().into_iter().collect();
+        description.certificates = config.tee.certificates().to_vec();
         if let Err(error) = vm.agent().configure_network(&description).await {
             let error = explain(&vm, error).await;
             vm.stop().await;
@@ -95,7 +96,7 @@ impl Pod {
 fn warn_about(config: &Config, log: &Logger) {
     let log = log.new(o!("accel" => config.accel.to_string()));
     if matches!(config.tee, Tee::Sim(_)) {
-        warn!(log, "tee = \"sim\": this guest is NOT protected from this host");
+        warn!(log, "simulated TEE: this guest is NOT protected from this host"; "tee" => config.tee.name());
     }
     if config.accel == Accel::Tcg {
         warn!(log, "no KVM: the guest's instructions are translated, which is slow");
