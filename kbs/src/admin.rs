@@ -49,10 +49,8 @@ impl Admins {
     }
 
     /// Adds one key from a PEM `PUBLIC KEY`.
-    pub fn add_pem(&mut self, pem: &str) -> Result<(), AdminKeyError> {
-        let spki = SubjectPublicKeyInfoDer::from_pem_slice(pem.as_bytes()).map_err(|_| AdminKeyError)?;
-        let key = spki.strip_prefix(&SPKI_PREFIX).ok_or(AdminKeyError)?;
-        self.keys.push(key.try_into().map_err(|_| AdminKeyError)?);
+    pub fn add_pem(&mut self, pem: &str) -> Result<(), PublicKeyError> {
+        self.keys.push(public_key(pem)?);
         Ok(())
     }
 
@@ -91,6 +89,13 @@ impl Default for Admins {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// The Ed25519 key in a PEM `PUBLIC KEY`.
+pub(crate) fn public_key(pem: &str) -> Result<[u8; 32], PublicKeyError> {
+    let spki = SubjectPublicKeyInfoDer::from_pem_slice(pem.as_bytes()).map_err(|_| PublicKeyError)?;
+    let key = spki.strip_prefix(&SPKI_PREFIX).ok_or(PublicKeyError)?;
+    key.try_into().map_err(|_| PublicKeyError)
 }
 
 #[derive(Deserialize)]
@@ -134,7 +139,7 @@ pub enum AdminError {
 /// The text is not a PEM `PUBLIC KEY` of Ed25519.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a PEM PUBLIC KEY of Ed25519")]
-pub struct AdminKeyError;
+pub struct PublicKeyError;
 
 #[cfg(test)]
 mod tests;

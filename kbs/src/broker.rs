@@ -4,10 +4,10 @@
 //! RSA, so the server calls it on a blocking thread. State is in [`Sessions`] (memory), [`Storage`] and
 //! [`AuditLog`] (disk); a restart loses the sessions, and guests attest again.
 
-use std::sync::Arc;
+use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
-use cella_attest::{Anchors, VerifyOptions};
+use cella_attest::Tee;
 use cella_kbs_client::jwe::{self, Jwe};
 use cella_kbs_client::wire::{self, Challenge, ResourcePath, TokenAnswer};
 use serde_json::Value;
@@ -17,10 +17,12 @@ use crate::appraisal::{appraise, parse_attestation};
 use crate::audit::{AuditLog, Entry, Event, Outcome};
 use crate::clock::Clock;
 use crate::facts::Facts;
+use crate::references::Known;
 use crate::refusal::{Refusal, RequestError};
 use crate::session::{SessionError, SessionId, Sessions};
 use crate::storage::{Resource, Storage, StoreError};
 use crate::token::TokenKeys;
+use crate::trust::Trust;
 use crate::workload::Workload;
 
 mod administer;
@@ -32,8 +34,7 @@ pub use open::OpenError;
 /// A key broker.
 pub struct Broker {
     clock: Arc<dyn Clock>,
-    anchors: Anchors,
-    options: VerifyOptions,
+    trust: RwLock<Arc<Trust>>,
     sessions: Sessions,
     tokens: TokenKeys,
     storage: Arc<Storage>,
@@ -72,10 +73,14 @@ impl Broker {
         if request.version != wire::VERSION {
             return Err(RequestError::Version.into());
         }
-        if request.tee != "snp" {
-            return Err(RequestError::Tee.into());
+        let tee = Tee::named(&request.tee).ok_or(RequestError::Tee)?;
+        if tee == Tee::Tdx && self.trust().collateral.is_empty() {
+            return Err(RequestError::NoCollateral.into());
         }
-        let (session, nonce) = self.sessions.open(self.clock.uptime()).map_err(Refusal::Handshake)?;
+        let (session, nonce) = self
+            .sessions
+            .open(tee, self.clock.uptime())
+            .map_err(Refusal::Handshake)?;
         let answer = Challenge {
             nonce: nonce.as_str().to_owned(),
             extra_params: Value::String(String::new()),
@@ -111,15 +116,13 @@ impl Broker {
 
     fn attest_in(&self, session: SessionId, body: &[u8], reference: &str) -> Result<InSession<TokenAnswer>, Refusal> {
         // Before anything else: whatever the body is, there is no second try.
-        let (nonce, left) = self
+        let (nonce, tee, left) = self
             .sessions
             .spend(&session, self.clock.uptime())
             .map_err(Refusal::Handshake)?;
-        let submission = parse_attestation(body)?;
+        let submission = parse_attestation(body, tee)?;
         let now = self.clock.unix();
-        // The owner's clock, not the guest's: certificates must be valid by it.
-        let options = self.options.clone().at(now);
-        let mut facts = appraise(&submission, nonce.as_str(), &self.anchors, &options)?;
+        let mut facts = appraise(&submission, nonce.as_str(), &self.trust(), now)?;
         // Only now: the evidence vouches for the document.
         facts.workload = Workload::read(&submission.initdata)?;
         let token = self
@@ -195,26 +198,30 @@ impl Broker {
         Ok((Arc::new(proven.facts), proven.session))
     }
 
-    /// The resource for a guest, encrypted, and its version.
+    /// The resource for a guest, encrypted, and its version. All that is read is as of one moment.
     fn decide(&self, facts: &Facts, path: &ResourcePath) -> Result<(u64, Jwe), Refusal> {
-        let Some(rule) = self.storage.rule(path)? else {
-            return Err(if self.storage.contains(path)? {
+        let moment = self.storage.now()?;
+        let Some(rule) = moment.rule(path)? else {
+            return Err(if moment.contains(path)? {
                 Refusal::NoRule
             } else {
                 Refusal::NoResource
             });
         };
-        rule.check(facts)?;
+        let (trust, now) = (self.trust(), self.clock.unix());
+        let references = Known::new(&moment, &trust.signers, now.as_secs());
+        let checked = rule.check(facts, now, &references);
+        references.failed()?;
+        checked?;
         // After the rule: whoever it does not name learns no version.
-        self.storage
+        moment
             .check_floors(path, &facts.workload)
             .map_err(|error| match error {
                 StoreError::Rollback(rollback) => Refusal::TooOld(rollback),
                 StoreError::Storage(error) => Refusal::Storage(error),
             })?;
-        let Resource { version, bytes } = self.storage.resource(path)?.ok_or(Refusal::NoResource)?;
-        let now = self.clock.unix().as_secs();
-        if let Some(missing) = self.storage.missing_owners(path, version, facts, now)? {
+        let Resource { version, bytes } = moment.resource(path)?.ok_or(Refusal::NoResource)?;
+        if let Some(missing) = moment.missing_owners(path, version, facts, now.as_secs())? {
             return Err(Refusal::NotApproved { missing });
         }
         Ok((version, jwe::encrypt(&facts.tee_key, &bytes)?))

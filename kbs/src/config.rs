@@ -34,6 +34,12 @@ pub struct Config {
     pub simulated_root: Option<PathBuf>,
     /// Whether evidence of Milan is looked at. Each rule must allow it too.
     pub allow_milan: bool,
+    /// Public keys of those whose reference values are taken.
+    pub reference_signers: Vec<PathBuf>,
+    /// More about SEV-SNP.
+    pub snp: Snp,
+    /// More about TDX.
+    pub tdx: Tdx,
     /// The server's certificate chain and key.
     pub tls: TlsFiles,
     /// Bounds on what peers can hold.
@@ -51,6 +57,41 @@ pub struct TlsFiles {
     pub certificate: PathBuf,
     /// PEM, mode 0600.
     pub key: PathBuf,
+}
+
+/// What SEV-SNP evidence is judged by, beside roots.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+#[non_exhaustive]
+pub struct Snp {
+    /// AMD's revocation lists, DER, of any products.
+    pub crls: Vec<PathBuf>,
+    /// Refuse evidence for whose root there is no list.
+    pub require_crl: bool,
+}
+
+/// What TDX evidence is judged by.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+#[non_exhaustive]
+pub struct Tdx {
+    /// Intel's collateral: a file, or a folder of files.
+    pub collateral: Option<PathBuf>,
+    /// How old collateral may be, even if Intel says that it holds for longer.
+    pub collateral_max_age_hours: u64,
+    /// The development root whose evidence is accepted too, marked `simulated`.
+    pub simulated_root: Option<PathBuf>,
+}
+
+impl Default for Tdx {
+    /// Intel's own term.
+    fn default() -> Self {
+        Self {
+            collateral: None,
+            collateral_max_age_hours: 720,
+            simulated_root: None,
+        }
+    }
 }
 
 /// Bounds on what peers can hold.
@@ -115,6 +156,12 @@ impl Config {
         if file.admin_keys.is_empty() {
             return Err(ConfigError::NoAdminKey);
         }
+        within(
+            "tdx.collateral-max-age-hours",
+            file.tdx.collateral_max_age_hours,
+            1,
+            8760,
+        )?;
         let state_dir = at(file.state_dir);
         Ok(Self {
             listen: file.listen,
@@ -126,6 +173,16 @@ impl Config {
             admin_keys: file.admin_keys.into_iter().map(at).collect(),
             simulated_root: file.simulated_root.map(at),
             allow_milan: file.allow_milan,
+            reference_signers: file.reference_signers.into_iter().map(at).collect(),
+            snp: Snp {
+                crls: file.snp.crls.into_iter().map(at).collect(),
+                ..file.snp
+            },
+            tdx: Tdx {
+                collateral: file.tdx.collateral.map(at),
+                simulated_root: file.tdx.simulated_root.map(at),
+                ..file.tdx
+            },
             tls: TlsFiles {
                 certificate: at(file.tls.certificate),
                 key: at(file.tls.key),
@@ -151,6 +208,12 @@ struct ConfigFile {
     simulated_root: Option<PathBuf>,
     #[serde(default)]
     allow_milan: bool,
+    #[serde(default)]
+    reference_signers: Vec<PathBuf>,
+    #[serde(default)]
+    snp: Snp,
+    #[serde(default)]
+    tdx: Tdx,
     tls: TlsFiles,
     #[serde(default)]
     limits: LimitsFile,
@@ -180,13 +243,6 @@ impl Default for LimitsFile {
 
 impl LimitsFile {
     fn validate(self) -> Result<Limits, ConfigError> {
-        let within = |key, value: u64, min, max| {
-            if (min..=max).contains(&value) {
-                Ok(())
-            } else {
-                Err(ConfigError::OutOfRange { key, value, min, max })
-            }
-        };
         within("limits.session-timeout-seconds", self.session_timeout_seconds, 10, 3600)?;
         within("limits.sessions", self.sessions as u64, 1, 65_536)?;
         within("limits.connections", self.connections as u64, 1, 4096)?;
@@ -201,6 +257,14 @@ impl LimitsFile {
             connections_per_source: self.connections_per_source,
             requests_per_second: self.requests_per_second,
         })
+    }
+}
+
+fn within(key: &'static str, value: u64, min: u64, max: u64) -> Result<(), ConfigError> {
+    if (min..=max).contains(&value) {
+        Ok(())
+    } else {
+        Err(ConfigError::OutOfRange { key, value, min, max })
     }
 }
 
@@ -257,6 +321,9 @@ mod tests {
         assert_eq!(config.audit_log, Path::new("/etc/kbs/state/audit.jsonl"));
         assert_eq!(config.tls.certificate, Path::new("/etc/kbs/server.pem"));
         assert_eq!(config.tls.key, Path::new("/abs/server.key"));
+        assert!(config.snp.crls.is_empty() && !config.snp.require_crl && config.reference_signers.is_empty());
+        assert!(config.tdx.collateral.is_none() && config.tdx.simulated_root.is_none());
+        assert_eq!(config.tdx.collateral_max_age_hours, 720);
         assert!(!config.allow_milan && config.simulated_root.is_none() && config.address_file.is_none());
         let limits = Limits {
             session_timeout: Duration::from_secs(300),
@@ -274,6 +341,8 @@ mod tests {
             ("allow-everything = true\n", "allow-everything"),
             ("[limits]\nsession-timeout = 3\n", "session-timeout"),
             ("[tls]\nciphers = 3\n", "ciphers"),
+            ("[snp]\nroots = 3\n", "roots"),
+            ("[tdx]\nallow-debug = true\n", "allow-debug"),
         ] {
             let text = if extra.starts_with("[tls]") {
                 extra.to_owned()
@@ -307,6 +376,17 @@ mod tests {
                 other => panic!("{line}: {other:?}"),
             }
         }
+        for hours in [0, 8761] {
+            let text = format!("{MINIMAL}\n[tdx]\ncollateral-max-age-hours = {hours}");
+            let refused = Config::parse(&text, Path::new("."));
+            assert!(matches!(
+                refused,
+                Err(ConfigError::OutOfRange {
+                    key: "tdx.collateral-max-age-hours",
+                    ..
+                })
+            ));
+        }
         let none = MINIMAL.replace(r#"["admin.pub"]"#, "[]");
         assert!(matches!(
             Config::parse(&none, Path::new(".")),
@@ -328,6 +408,12 @@ mod tests {
             "admin-keys",
             "simulated-root",
             "allow-milan",
+            "reference-signers",
+            "snp.crls",
+            "snp.require-crl",
+            "tdx.collateral",
+            "tdx.collateral-max-age-hours",
+            "tdx.simulated-root",
             "tls.certificate",
             "tls.key",
             "limits.session-timeout-seconds",

@@ -40,11 +40,13 @@ pub enum FileError {
         /// Its permission bits.
         mode: u32,
     },
-    /// More than 256 KiB.
-    #[error("{} is larger than {MAX_FILE} bytes", path.display())]
+    /// More than is read.
+    #[error("{} is larger than {limit} bytes", path.display())]
     TooLarge {
         /// Which file.
         path: PathBuf,
+        /// How many bytes are read.
+        limit: u64,
     },
     /// A text file that is not UTF-8.
     #[error("{} is not UTF-8 text", path.display())]
@@ -78,6 +80,11 @@ pub(crate) fn read_private(path: &Path) -> Result<Zeroizing<Vec<u8>>, FileError>
 pub(crate) fn read_text(path: &Path) -> Result<String, FileError> {
     let bytes = read(path, open(path)?)?;
     String::from_utf8(bytes.to_vec()).map_err(|_| FileError::NotText { path: path.to_owned() })
+}
+
+/// Reads a public file of at most `limit` bytes whole.
+pub(crate) fn read_bytes(path: &Path, limit: u64) -> Result<Vec<u8>, FileError> {
+    Ok(read_within(path, open(path)?, limit)?.to_vec())
 }
 
 /// Creates a file with mode 0600 and syncs it; fails when the file is there.
@@ -125,17 +132,24 @@ fn open(path: &Path) -> Result<File, FileError> {
 }
 
 fn read(path: &Path, file: File) -> Result<Zeroizing<Vec<u8>>, FileError> {
+    read_within(path, file, MAX_FILE)
+}
+
+fn read_within(path: &Path, file: File, limit: u64) -> Result<Zeroizing<Vec<u8>>, FileError> {
     // Room for all of it at once: a vector that grows would leave copies of a secret behind.
-    let length = file.metadata().map(|m| m.len()).unwrap_or(0).min(MAX_FILE);
+    let length = file.metadata().map(|m| m.len()).unwrap_or(0).min(limit);
     let mut bytes = Zeroizing::new(Vec::with_capacity(usize::try_from(length).unwrap_or(0) + 1));
-    file.take(MAX_FILE + 1)
+    file.take(limit.saturating_add(1))
         .read_to_end(&mut bytes)
         .map_err(|source| FileError::Read {
             path: path.to_owned(),
             source,
         })?;
-    if bytes.len() as u64 > MAX_FILE {
-        return Err(FileError::TooLarge { path: path.to_owned() });
+    if bytes.len() as u64 > limit {
+        return Err(FileError::TooLarge {
+            path: path.to_owned(),
+            limit,
+        });
     }
     Ok(bytes)
 }

@@ -24,6 +24,7 @@ mod files;
 pub mod init;
 mod jws;
 pub mod owners;
+pub mod references;
 pub mod refusal;
 pub mod rule;
 pub mod server;
@@ -32,6 +33,7 @@ pub mod storage;
 #[cfg(test)]
 mod testing;
 pub mod token;
+pub mod trust;
 pub mod workload;
 
 pub use config::Config;

@@ -38,7 +38,7 @@ enum Command {
         #[arg(long)]
         simulated_root: Option<PathBuf>,
     },
-    /// Run the broker until SIGTERM or SIGINT.
+    /// Run the broker until SIGTERM or SIGINT. SIGHUP: read roots, revocation lists, TDX collateral and reference signers again.
     Serve {
         /// The configuration file.
         #[arg(long)]
@@ -98,10 +98,14 @@ fn serve(path: &Path, format: LogFormat) -> anyhow::Result<()> {
     let log = logger(format);
     runtime.block_on(async {
         let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let mut hup = signal(SignalKind::hangup())?;
         let server = Server::start(config, Arc::new(SystemClock::new()), log.clone()).await?;
-        tokio::select! {
-            _ = term.recv() => {}
-            _ = int.recv() => {}
+        loop {
+            tokio::select! {
+                _ = term.recv() => break,
+                _ = int.recv() => break,
+                _ = hup.recv() => server.reload().await,
+            }
         }
         info!(log, "stopping");
         server.stop().await;

@@ -152,12 +152,13 @@ impl Owners {
         now: u64,
         given: impl Fn(&Owner) -> Result<Option<SignedApproval>, E>,
     ) -> Result<Option<Missing>, E> {
+        let launch_digest = facts.launch_digest();
         let mut without = Vec::new();
         for owner in &self.owners {
             let counts = given(owner)?.is_some_and(|approval| {
                 approval.owner == owner.name
                     && approval.version == version
-                    && approval.launch_digest == facts.measurement
+                    && approval.launch_digest == launch_digest
                     && approval.policy_digest == facts.initdata
                     && approval.expires > now
                     && approval.expires > approval.issued

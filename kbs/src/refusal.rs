@@ -1,5 +1,6 @@
 //! Everything that the broker says instead of what was asked for, and how it is said over HTTP.
 
+use cella_attest::reference::ReferenceError;
 use cella_kbs_client::jwe::JweError;
 use cella_kbs_client::wire::{ErrorInformation, ResourcePathError};
 use http::StatusCode;
@@ -104,6 +105,9 @@ pub enum Refusal {
     /// Not a rule.
     #[error("{0}")]
     Rule(#[from] RuleError),
+    /// Reference values that do not count.
+    #[error("{0}")]
+    Reference(#[from] ReferenceError),
     /// A resource of no bytes would be a mistake.
     #[error("a resource has 1 to {MAX_RESOURCE} bytes")]
     EmptyResource,
@@ -181,8 +185,11 @@ pub enum RequestError {
     #[error("version is not {}", cella_kbs_client::wire::VERSION)]
     Version,
     /// Evidence of another kind.
-    #[error("tee is not snp, the only one that this broker verifies")]
+    #[error("tee is neither snp nor tdx")]
     Tee,
+    /// Evidence that could not be verified.
+    #[error("tee is tdx, and this broker has no collateral to verify quotes with")]
+    NoCollateral,
 }
 
 impl Refusal {
@@ -212,6 +219,10 @@ impl Refusal {
             Self::Backup(BackupError::NotEmpty) => (StatusCode::CONFLICT, "InvalidRequest"),
             Self::Backup(_) => (StatusCode::BAD_REQUEST, "InvalidRequest"),
             Self::Owners(_) => (StatusCode::BAD_REQUEST, "InvalidRequest"),
+            Self::Reference(ReferenceError::Unsigned | ReferenceError::Signature) => {
+                (StatusCode::FORBIDDEN, "ReferenceSigner")
+            }
+            Self::Reference(_) => (StatusCode::BAD_REQUEST, "InvalidRequest"),
             Self::Rollback(_) => (StatusCode::CONFLICT, "Rollback"),
             Self::NoResource | Self::NoEndpoint | Self::ResourceName(_) | Self::FloorName(_) => {
                 (StatusCode::NOT_FOUND, "InvalidRequestPath")

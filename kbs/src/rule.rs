@@ -3,23 +3,30 @@
 //! A rule is an allow-list. What it does not name is refused, an empty list matches nothing, and a resource without a
 //! rule is released to nobody. Checking is pure and says which condition failed first.
 
-use cella_attest::conditions::{ConditionError, List, SnpConditions};
+use std::time::Duration;
+
+use cella_attest::Verified;
+use cella_attest::conditions::{ConditionError, List, Lookup, MeasurementList, SnpConditions, TdxConditions};
+use cella_attest::reference::Measured;
 use cella_attest::snp::{Product, TcbVersion};
 use serde::{Deserialize, Serialize};
 
-use crate::facts::Facts;
+use crate::facts::{Facts, Guest};
 
 /// Most digests in one list.
 const MAX_DIGESTS: usize = 256;
+/// The list of SEV-SNP's launch digests.
+const LAUNCH_DIGESTS: &str = "launch-digests";
 
 /// Who may have a resource.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "RuleFile", into = "RuleFile")]
 pub struct Rule {
-    launch_digests: Vec<[u8; 48]>,
+    launch_digests: MeasurementList,
     policy_digests: Vec<[u8; 32]>,
     allow_simulated: bool,
     platform: SnpConditions,
+    tdx: Option<TdxConditions>,
 }
 
 impl Rule {
@@ -29,25 +36,48 @@ impl Rule {
         file.try_into()
     }
 
-    /// Whether a guest with these facts may have the resource; else the first condition that it fails.
-    pub fn check(&self, facts: &Facts) -> Result<(), Mismatch> {
-        if facts.simulated && !self.allow_simulated {
+    /// Whether a guest with these facts may have the resource at `now`, since the Unix epoch; else the first condition that it fails. `references`
+    /// has the values of the names in it.
+    pub fn check(&self, facts: &Facts, now: Duration, references: &dyn Lookup) -> Result<(), Mismatch> {
+        if facts.simulated() && !self.allow_simulated {
             return Err(Mismatch::Simulated);
         }
-        if facts.product == Product::Milan && !self.platform.allow_milan {
+        match &facts.guest {
+            Guest::Snp(snp) => self.check_snp(snp, facts, references),
+            Guest::Tdx(td) => {
+                let conditions = self.tdx.as_ref().ok_or(Mismatch::Tdx)?;
+                self.check_policy(facts)?;
+                conditions.check(td, now, references).map_err(Mismatch::Platform)
+            }
+        }
+    }
+
+    fn check_snp(&self, snp: &Verified, facts: &Facts, references: &dyn Lookup) -> Result<(), Mismatch> {
+        if snp.product == Product::Milan && !self.platform.allow_milan {
             return Err(Mismatch::Milan);
         }
-        if !self.launch_digests.contains(&facts.measurement) {
-            return Err(Mismatch::Measurement);
-        }
-        if !self.policy_digests.contains(&facts.initdata) {
-            return Err(Mismatch::Policy);
-        }
+        let measured = Measured::SnpLaunchDigest;
+        let listed = self
+            .launch_digests
+            .check(LAUNCH_DIGESTS, &snp.measurement, measured, references);
+        listed.map_err(|error| match error {
+            ConditionError::NotListed { .. } => Mismatch::Measurement,
+            error => Mismatch::Platform(error),
+        })?;
+        self.check_policy(facts)?;
         let minimum = self.platform.minimum_tcb.as_ref();
-        if let Some(part) = minimum.and_then(|minimum| facts.tcb.below(minimum)) {
+        if let Some(part) = minimum.and_then(|minimum| snp.tcb.below(minimum)) {
             return Err(Mismatch::Tcb { part });
         }
-        self.platform.check(&facts.verified()).map_err(Mismatch::Platform)
+        self.platform.check(snp).map_err(Mismatch::Platform)
+    }
+
+    fn check_policy(&self, facts: &Facts) -> Result<(), Mismatch> {
+        if self.policy_digests.contains(&facts.initdata) {
+            Ok(())
+        } else {
+            Err(Mismatch::Policy)
+        }
     }
 }
 
@@ -59,6 +89,9 @@ pub enum Mismatch {
     /// Development evidence, real resource.
     #[error("simulated evidence is not allowed by the rule")]
     Simulated,
+    /// A rule for SEV-SNP guests only.
+    #[error("TDX guests are not in the rule")]
+    Tdx,
     /// Milan's attestation keys can be extracted in software.
     #[error("product Milan is not allowed by the rule")]
     Milan,
@@ -107,6 +140,8 @@ struct RuleFile {
     mitigations: u64,
     #[serde(default, skip_serializing_if = "is_default")]
     chip_ids: Option<List<64>>,
+    #[serde(default, skip_serializing_if = "is_default")]
+    tdx: Option<TdxConditions>,
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -118,7 +153,7 @@ impl TryFrom<RuleFile> for Rule {
 
     fn try_from(file: RuleFile) -> Result<Self, RuleError> {
         Ok(Self {
-            launch_digests: digests("launch-digests", &file.launch_digests)?,
+            launch_digests: measurements(&file.launch_digests)?,
             policy_digests: digests("policy-digests", &file.policy_digests)?,
             allow_simulated: file.allow_simulated,
             platform: SnpConditions {
@@ -133,6 +168,7 @@ impl TryFrom<RuleFile> for Rule {
                 mitigations: file.mitigations,
                 chip_ids: file.chip_ids,
             },
+            tdx: file.tdx,
         })
     }
 }
@@ -140,7 +176,7 @@ impl TryFrom<RuleFile> for Rule {
 impl From<Rule> for RuleFile {
     fn from(rule: Rule) -> Self {
         Self {
-            launch_digests: rule.launch_digests.iter().map(hex::encode).collect(),
+            launch_digests: rule.launch_digests.texts(),
             policy_digests: rule.policy_digests.iter().map(hex::encode).collect(),
             minimum_tcb: rule.platform.minimum_tcb,
             allow_simulated: rule.allow_simulated,
@@ -153,7 +189,21 @@ impl From<Rule> for RuleFile {
             ciphertext_hiding: rule.platform.ciphertext_hiding,
             mitigations: rule.platform.mitigations,
             chip_ids: rule.platform.chip_ids,
+            tdx: rule.tdx,
         }
+    }
+}
+
+fn measurements(texts: &[String]) -> Result<MeasurementList, RuleError> {
+    let list = LAUNCH_DIGESTS;
+    if texts.len() > MAX_DIGESTS {
+        return Err(RuleError::TooMany { list });
+    }
+    let parsed = MeasurementList::parse(texts).map_err(|index| RuleError::NotAMeasurement { list, index })?;
+    let zero = |text: &String| text.bytes().all(|digit| digit == b'0');
+    match texts.iter().position(zero) {
+        Some(index) => Err(RuleError::Zero { list, index }),
+        None => Ok(parsed),
     }
 }
 
@@ -193,6 +243,14 @@ pub enum RuleError {
     TooMany {
         /// Which list.
         list: &'static str,
+    },
+    /// Neither hex of the right length nor a name of reference values.
+    #[error("{list}[{index}] is neither 96 hex digits nor reference:<name>")]
+    NotAMeasurement {
+        /// Which list.
+        list: &'static str,
+        /// Which entry, from 0.
+        index: usize,
     },
     /// Not hex, or not the right length.
     #[error("{list}[{index}] is not {digits} hex digits")]

@@ -14,7 +14,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use rustls::ServerConfig;
-use slog::{Logger, info};
+use slog::{Logger, error, info};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -42,6 +42,9 @@ pub struct Server {
     address: SocketAddr,
     stop: watch::Sender<bool>,
     listening: JoinHandle<()>,
+    broker: Arc<Broker>,
+    config: Arc<Config>,
+    log: Logger,
 }
 
 /// What every connection shares.
@@ -69,8 +72,9 @@ impl Server {
         };
         let listener = TcpListener::bind(config.listen).await.map_err(fail)?;
         let address = listener.local_addr().map_err(fail)?;
+        let broker = Arc::new(broker);
         let shared = Arc::new(Shared {
-            broker: Arc::new(broker),
+            broker: broker.clone(),
             tls,
             deadlines: config.deadlines,
             sources: Arc::new(Sources::new(
@@ -87,14 +91,21 @@ impl Server {
             address,
             stop,
             listening,
+            broker,
+            config: Arc::new(config),
+            log: log.clone(),
         };
-        if let Some(path) = config.address_file {
+        let config = &server.config;
+        if let Some(path) = config.address_file.clone() {
             let write = move || files::replace(&path, format!("{address}\n").as_bytes());
             tokio::task::spawn_blocking(write)
                 .await
                 .map_err(|_| StartError::Panicked)??;
         }
-        if let Some(root) = &config.simulated_root {
+        for root in [&config.simulated_root, &config.tdx.simulated_root]
+            .into_iter()
+            .flatten()
+        {
             let root = root.display().to_string();
             slog::warn!(log, "evidence of a simulated platform is accepted where a rule allows it"; "root" => root);
         }
@@ -105,6 +116,19 @@ impl Server {
     /// The address that is listened on.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Reads roots, revocation lists, TDX collateral and reference signers again. If one of them cannot be used, those of before stay, and the log
+    /// says so.
+    pub async fn reload(&self) {
+        let (broker, config) = (self.broker.clone(), self.config.clone());
+        match tokio::task::spawn_blocking(move || broker.reload(&config)).await {
+            Ok(Ok(collateral)) => info!(self.log, "reloaded"; "tdx-collateral" => collateral),
+            Ok(Err(error)) => {
+                error!(self.log, "not reloaded: what was read before stays"; "error" => endpoint::chain(&error))
+            }
+            Err(_) => error!(self.log, "not reloaded: what was read before stays"; "error" => "panicked"),
+        }
     }
 
     /// Stops accepting, lets open requests finish for 5 s, and closes everything.

@@ -24,6 +24,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use cella_attest::Tee;
 use ring::digest;
 use ring::rand::{SecureRandom, SystemRandom};
 
@@ -111,7 +112,7 @@ struct Session {
 }
 
 enum State {
-    Challenged(Nonce),
+    Challenged(Nonce, Tee),
     Spent,
     Attested(Arc<Facts>),
 }
@@ -138,8 +139,8 @@ impl Sessions {
         self.timeout
     }
 
-    /// Opens a session with a fresh nonce.
-    pub fn open(&self, now: Duration) -> Result<(SessionId, Nonce), SessionError> {
+    /// Opens a session with a fresh nonce, for evidence of `tee`.
+    pub fn open(&self, tee: Tee, now: Duration) -> Result<(SessionId, Nonce), SessionError> {
         let id = SessionId::random(&self.rng)?;
         let nonce = Nonce::random(&self.rng)?;
         let mut inner = self.lock();
@@ -149,19 +150,19 @@ impl Sessions {
         }
         let session = Session {
             expires: now + self.timeout,
-            state: State::Challenged(nonce.clone()),
+            state: State::Challenged(nonce.clone(), tee),
         };
         inner.sessions.insert(id, session);
         inner.order.push_back(id);
         Ok((id, nonce))
     }
 
-    /// Consumes the session's nonce; gives it and how long the session has left.
-    pub fn spend(&self, id: &SessionId, now: Duration) -> Result<(Nonce, Duration), SessionError> {
+    /// Consumes the session's nonce; gives it, what evidence it is for, and how long the session has left.
+    pub fn spend(&self, id: &SessionId, now: Duration) -> Result<(Nonce, Tee, Duration), SessionError> {
         let mut inner = self.lock();
         let session = inner.live(id, now)?;
         match std::mem::replace(&mut session.state, State::Spent) {
-            State::Challenged(nonce) => Ok((nonce, session.expires.saturating_sub(now))),
+            State::Challenged(nonce, tee) => Ok((nonce, tee, session.expires.saturating_sub(now))),
             proven => {
                 // A second attempt does not take away what the first one proved.
                 session.state = proven;
@@ -184,7 +185,7 @@ impl Sessions {
                 inner.attested += 1;
                 Ok(())
             }
-            State::Challenged(_) | State::Attested(_) => Err(SessionError::Spent),
+            State::Challenged(..) | State::Attested(_) => Err(SessionError::Spent),
         }
     }
 
@@ -192,7 +193,7 @@ impl Sessions {
     pub fn facts(&self, id: &SessionId, now: Duration) -> Result<Arc<Facts>, SessionError> {
         match &self.lock().live(id, now)?.state {
             State::Attested(facts) => Ok(facts.clone()),
-            State::Challenged(_) | State::Spent => Err(SessionError::Unproven),
+            State::Challenged(..) | State::Spent => Err(SessionError::Unproven),
         }
     }
 

@@ -17,12 +17,15 @@ pub mod backend;
 mod backup;
 mod embedded;
 mod floor;
+mod moment;
 mod owners;
+mod references;
 mod seal;
 mod transaction;
 
 pub use backup::{BackupError, MAX_BACKUP};
 pub use floor::{FloorKind, FloorName, FloorNameError, Rollback, StoreError};
+pub use moment::Moment;
 pub use owners::OwnersChangeError;
 pub use seal::{KeyFormatError, KeyRing, StorageKey};
 
@@ -78,7 +81,7 @@ impl Storage {
     }
 
     fn check_key(&self) -> Result<(), StorageError> {
-        match self.backend.read(Table::Meta, KEY_CHECK)? {
+        match self.backend.view()?.read(Table::Meta, KEY_CHECK)? {
             Some(sealed) if !seal::is_of_this_form(&sealed) => Err(StorageError::Form),
             Some(sealed) if !self.keys.knows(&sealed) => Err(StorageError::WrongKey),
             Some(sealed) if self.keys.unseal(Table::Meta, KEY_CHECK, &sealed)?.as_slice() != FORM => {
@@ -118,22 +121,12 @@ impl Storage {
 
     /// A resource's version and bytes.
     pub fn resource(&self, path: &ResourcePath) -> Result<Option<Resource>, StorageError> {
-        self.read(Table::Resources, path.as_str())?
-            .map(|value| {
-                let (version, bytes) = versioned(path.as_str(), &value)?;
-                Ok(Resource {
-                    version,
-                    bytes: Zeroizing::new(bytes.to_vec()),
-                })
-            })
-            .transpose()
+        self.now()?.resource(path)
     }
 
     /// A resource's rule.
     pub fn rule(&self, path: &ResourcePath) -> Result<Option<Rule>, StorageError> {
-        self.read(Table::Rules, path.as_str())?
-            .map(|value| Ok(rule(path.as_str(), &value)?.1))
-            .transpose()
+        self.now()?.rule(path)
     }
 
     /// Creates or replaces a resource, under a version above every one that it had; gives that version.
@@ -184,12 +177,7 @@ impl Storage {
 
     /// Whether a resource or a rule has this name.
     pub fn contains(&self, path: &ResourcePath) -> Result<bool, StorageError> {
-        for table in [Table::Resources, Table::Rules] {
-            if self.backend.read(table, path.as_str())?.is_some() {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+        self.now()?.contains(path)
     }
 
     /// Every name with its rule, in order of names. Opens all values, one after the other.
@@ -230,11 +218,8 @@ impl Storage {
         self.backend.snapshot(&[table])?.into_iter().map(opened).collect()
     }
 
-    pub(crate) fn read(&self, table: Table, key: &str) -> Result<Option<Zeroizing<Vec<u8>>>, StorageError> {
-        self.backend
-            .read(table, key)?
-            .map(|sealed| self.keys.unseal(table, key, &sealed))
-            .transpose()
+    fn read(&self, table: Table, key: &str) -> Result<Option<Zeroizing<Vec<u8>>>, StorageError> {
+        self.now()?.read(table, key)
     }
 
     fn put(&self, table: Table, path: &ResourcePath, offered: Option<u64>, bytes: &[u8]) -> Result<u64, StoreError> {

@@ -5,13 +5,14 @@
 //! header shows the public key as `jwk`, with `kid`, its thumbprint; the broker itself verifies with its own keys and never
 //! looks at those members. A token is as good as the session it came from and ends with it.
 //!
-//! `hardware` is 2 (affirming) for AMD's roots. Under a development root it is 97 (contraindicated) and `simulated` is
-//! true, at the top and among the SNP claims: whoever reads EARs by their status refuses it. No reference values are
-//! consulted here, so nothing is claimed about executables and configuration: that is each resource's rule.
+//! `hardware` is 2 (affirming) for AMD's roots, and for Intel's where the platform is up to date; 32 (warning) where Intel asks for
+//! another configuration, hardening or a relaunch, 96 (contraindicated) where it is out of date: rules may accept such platforms for a while. Under a
+//! development root it is 97 (contraindicated) and `simulated` is true, at the top and among the platform's claims: whoever reads
+//! EARs by their status refuses it. No reference values are consulted here, so nothing is claimed about executables and configuration: that is each resource's rule.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use cella_attest::snp::{Mitigations, POLICY_DEBUG, Product, SigningKey, TcbVersion};
+use cella_attest::tdx::TcbStatus;
 use cella_kbs_client::wire::TeePubKey;
 use ring::digest::{SHA256, digest};
 use ring::rand::SystemRandom;
@@ -22,13 +23,18 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use zeroize::Zeroizing;
 
-use crate::facts::Facts;
+use crate::facts::{Facts, Guest};
 use crate::jws::{self, JwsError, Unverified};
 use crate::workload::Workload;
 
 mod keys;
+mod snp;
+mod tdx;
 
 pub use keys::{TokenKeys, TokenKeysError};
+
+use snp::SnpClaims;
+use tdx::TdxClaims;
 
 const ISSUER: &str = "cella-kbs";
 const PROFILE: &str = "tag:github.com,2024:confidential-containers/Trustee";
@@ -70,7 +76,7 @@ impl TokenKey {
             iat: now,
             exp: now.saturating_add(lifetime),
             jti: session.to_owned(),
-            simulated: facts.simulated,
+            simulated: facts.simulated(),
             verifier: Verifier::this(),
             submods: Submods {
                 cpu0: Appraisal::new(facts, nonce),
@@ -190,8 +196,11 @@ struct Vector {
 
 #[derive(Serialize, Deserialize)]
 struct Annotated {
-    snp: Snp,
-    /// HOST_DATA, hex.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    snp: Option<SnpClaims>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    tdx: Option<TdxClaims>,
+    /// HOST_DATA or MRCONFIGID, hex.
     init_data: String,
     /// SHA-256 of the document, hex.
     init_data_sha256: String,
@@ -214,53 +223,12 @@ struct RuntimeData {
     tee_key: TeePubKey,
 }
 
-#[derive(Serialize, Deserialize)]
-struct Snp {
-    measurement: String,
-    product: String,
-    chip_id: String,
-    policy: u64,
-    policy_debug_allowed: bool,
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    reported_tcb_fmc: Option<u8>,
-    reported_tcb_bootloader: u8,
-    reported_tcb_tee: u8,
-    reported_tcb_snp: u8,
-    reported_tcb_microcode: u8,
-    launch_tcb: TcbVersion,
-    report_version: u32,
-    signing_key: String,
-    platform_info: u64,
-    /// At launch, and now.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    mitigations: Option<(u64, u64)>,
-    simulated: bool,
-}
-
 impl Appraisal {
     fn new(facts: &Facts, nonce: &str) -> Self {
-        let (status, hardware) = if facts.simulated {
-            ("contraindicated", 97)
-        } else {
-            ("affirming", 2)
-        };
-        let snp = Snp {
-            measurement: hex::encode(facts.measurement),
-            product: facts.product.to_string(),
-            chip_id: hex::encode(facts.chip_id),
-            policy: facts.guest_policy,
-            policy_debug_allowed: facts.guest_policy & POLICY_DEBUG != 0,
-            reported_tcb_fmc: facts.tcb.fmc,
-            reported_tcb_bootloader: facts.tcb.bootloader,
-            reported_tcb_tee: facts.tcb.tee,
-            reported_tcb_snp: facts.tcb.snp,
-            reported_tcb_microcode: facts.tcb.microcode,
-            launch_tcb: facts.launch_tcb,
-            report_version: facts.report_version,
-            signing_key: key_name(facts.signing_key).to_owned(),
-            platform_info: facts.platform_info,
-            mitigations: facts.mitigations.map(|vectors| (vectors.launch, vectors.current)),
-            simulated: facts.simulated,
+        let (status, hardware) = judgement(facts);
+        let (snp, tdx) = match &facts.guest {
+            Guest::Snp(snp) => (Some(SnpClaims::new(snp)), None),
+            Guest::Tdx(td) => (None, Some(TdxClaims::new(td))),
         };
         Self {
             status: status.to_owned(),
@@ -268,7 +236,8 @@ impl Appraisal {
             vector: Vector { hardware },
             evidence: Annotated {
                 snp,
-                init_data: hex::encode(facts.host_data),
+                tdx,
+                init_data: hex::encode(facts.bound()),
                 init_data_sha256: hex::encode(facts.initdata),
                 init_data_claims: InitdataClaims {
                     cella: facts.workload.clone(),
@@ -284,56 +253,38 @@ impl Appraisal {
     fn facts(self, simulated: bool) -> Result<Facts, TokenError> {
         let Annotated {
             snp,
+            tdx,
             init_data,
             init_data_sha256,
             init_data_claims,
             runtime_data_claims,
         } = self.evidence;
+        let guest = match (snp, tdx) {
+            (Some(snp), None) => Guest::Snp(snp.verified(simulated, bytes(&init_data)?)?),
+            (None, Some(tdx)) => Guest::Tdx(tdx.verified(simulated, bytes(&init_data)?)?),
+            _ => return Err(TokenError::Token(JwsError::Malformed)),
+        };
         Ok(Facts {
-            simulated,
-            product: product(&snp.product)?,
-            measurement: bytes(&snp.measurement)?,
-            host_data: bytes(&init_data)?,
+            guest,
             initdata: bytes(&init_data_sha256)?,
-            tcb: TcbVersion {
-                fmc: snp.reported_tcb_fmc,
-                bootloader: snp.reported_tcb_bootloader,
-                tee: snp.reported_tcb_tee,
-                snp: snp.reported_tcb_snp,
-                microcode: snp.reported_tcb_microcode,
-            },
-            chip_id: bytes(&snp.chip_id)?,
-            guest_policy: snp.policy,
-            report_version: snp.report_version,
-            signing_key: signing_key(&snp.signing_key)?,
-            launch_tcb: snp.launch_tcb,
-            platform_info: snp.platform_info,
-            mitigations: snp.mitigations.map(|(launch, current)| Mitigations { launch, current }),
             workload: init_data_claims.cella,
             tee_key: runtime_data_claims.tee_key,
         })
     }
 }
 
-fn product(text: &str) -> Result<Product, TokenError> {
-    [Product::Milan, Product::Genoa, Product::Turin]
-        .into_iter()
-        .find(|product| product.to_string() == text)
-        .ok_or(TokenError::Token(JwsError::Malformed))
-}
-
-fn key_name(key: SigningKey) -> &'static str {
-    match key {
-        SigningKey::Vcek => "VCEK",
-        SigningKey::Vlek => "VLEK",
+/// Status and hardware claim, in the tiers of AR4SI: 2 affirms, 32 warns, 96 and 97 contraindicate.
+fn judgement(facts: &Facts) -> (&'static str, i8) {
+    use TcbStatus::{OutOfDate, OutOfDateConfigurationNeeded, Revoked, UpToDate};
+    match &facts.guest {
+        _ if facts.simulated() => ("contraindicated", 97),
+        Guest::Snp(_) => ("affirming", 2),
+        Guest::Tdx(td) => match td.status {
+            UpToDate if td.advisories.is_empty() => ("affirming", 2),
+            OutOfDate | OutOfDateConfigurationNeeded | Revoked => ("contraindicated", 96),
+            _ => ("warning", 32),
+        },
     }
-}
-
-fn signing_key(text: &str) -> Result<SigningKey, TokenError> {
-    [SigningKey::Vcek, SigningKey::Vlek]
-        .into_iter()
-        .find(|key| key_name(*key) == text)
-        .ok_or(TokenError::Token(JwsError::Malformed))
 }
 
 fn bytes<const N: usize>(text: &str) -> Result<[u8; N], TokenError> {

@@ -114,8 +114,8 @@ fn no_changed_character_and_no_part_passes() {
 #[test]
 fn only_ed25519_keys_are_taken() {
     let mut admins = Admins::new();
-    assert_eq!(admins.add_pem("garbage"), Err(AdminKeyError));
+    assert_eq!(admins.add_pem("garbage"), Err(PublicKeyError));
     let p256 = rcgen::KeyPair::generate().unwrap();
-    assert_eq!(admins.add_pem(&p256.public_key_pem()), Err(AdminKeyError));
-    assert_eq!(admins.add_pem(&AdminKey::new().private_pem()), Err(AdminKeyError));
+    assert_eq!(admins.add_pem(&p256.public_key_pem()), Err(PublicKeyError));
+    assert_eq!(admins.add_pem(&AdminKey::new().private_pem()), Err(PublicKeyError));
 }

@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::Head;
-use crate::facts::Facts;
+use crate::facts::{Facts, Guest};
 
 /// What happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -36,6 +36,8 @@ pub enum Event {
     Approve,
     /// An admin asked for another key for tokens.
     RotateTokenKey,
+    /// An admin brought reference values in.
+    ImportReference,
     /// An admin took a copy of everything.
     Backup,
     /// An admin brought one back.
@@ -81,6 +83,8 @@ pub struct Entry<'a> {
     pub facts: Option<&'a Facts>,
     /// SHA-256 of a stored rule, as canonical JSON.
     pub rule: Option<String>,
+    /// SHA-256 of imported reference values, as they are kept.
+    pub document: Option<String>,
 }
 
 impl<'a> Entry<'a> {
@@ -98,6 +102,7 @@ impl<'a> Entry<'a> {
             owners: None,
             facts: None,
             rule: None,
+            document: None,
         }
     }
 }
@@ -124,9 +129,13 @@ pub(super) struct Line<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     owners: Option<&'a [String]>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    tee: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     product: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     measurement: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    registers: Option<Registers>,
     #[serde(skip_serializing_if = "Option::is_none")]
     initdata: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -135,6 +144,8 @@ pub(super) struct Line<'a> {
     simulated: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     rule: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    document: Option<&'a str>,
     #[serde(skip_serializing_if = "is_zero")]
     suppressed: u64,
     prev: &'a str,
@@ -155,14 +166,36 @@ impl<'a> Line<'a> {
             kid: entry.kid.as_deref(),
             version: entry.version,
             owners: entry.owners.as_deref(),
-            product: entry.facts.map(|f| f.product.to_string()),
-            measurement: entry.facts.map(|f| hex::encode(f.measurement)),
+            tee: entry.facts.map(|f| f.tee().as_str()),
+            product: entry.facts.map(Facts::product),
+            measurement: entry.facts.map(|f| hex::encode(f.launch_digest())),
+            registers: entry.facts.and_then(Registers::of),
             initdata: entry.facts.map(|f| hex::encode(f.initdata)),
-            tcb: entry.facts.map(|f| f.tcb.to_string()),
-            simulated: entry.facts.map(|f| f.simulated),
+            tcb: entry.facts.map(Facts::tcb),
+            simulated: entry.facts.map(Facts::simulated),
             rule: entry.rule.as_deref(),
+            document: entry.document.as_deref(),
             suppressed,
             prev: &head.sha256,
+        }
+    }
+}
+
+/// What a TDX guest's launch digest is made of, and RTMR0: to write rules by.
+#[derive(Serialize)]
+struct Registers {
+    mrtd: String,
+    rtmr: [String; 4],
+}
+
+impl Registers {
+    fn of(facts: &Facts) -> Option<Self> {
+        match &facts.guest {
+            Guest::Snp(_) => None,
+            Guest::Tdx(td) => Some(Self {
+                mrtd: hex::encode(td.mrtd),
+                rtmr: td.rtmr.map(hex::encode),
+            }),
         }
     }
 }

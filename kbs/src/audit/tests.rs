@@ -35,8 +35,8 @@ fn lines_say_what_happened() {
     assert_eq!(lines[4]["kid"], "demo/key/3");
     assert_eq!(lines[4]["outcome"], "denied");
     assert_eq!(lines[4]["ref"], "00112233");
-    assert_eq!(lines[4]["measurement"], hex::encode(facts().measurement));
-    assert_eq!(lines[4]["simulated"], facts().simulated);
+    assert_eq!(lines[4]["measurement"], hex::encode(facts().launch_digest()));
+    assert_eq!(lines[4]["simulated"], facts().simulated());
 }
 
 #[test]

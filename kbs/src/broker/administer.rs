@@ -1,5 +1,6 @@
 //! What admins do: each change is a line in the audit log before it is made.
 
+use cella_attest::reference::Document;
 use cella_kbs_client::wire::ResourcePath;
 use ring::digest;
 use serde_json::Value;
@@ -7,6 +8,7 @@ use serde_json::Value;
 use super::{Broker, Credentials};
 use crate::admin::{Admin, AdminError};
 use crate::audit::{Entry, Event, Outcome};
+use crate::references::{Imported, Kept};
 use crate::refusal::Refusal;
 use crate::rule::Rule;
 use crate::storage::{FloorName, Listed};
@@ -97,6 +99,25 @@ impl Broker {
     /// `GET /cella-floors`: every floor.
     pub fn floors(&self) -> Result<Vec<(FloorName, u64)>, Refusal> {
         Ok(self.storage.floors()?)
+    }
+
+    /// `POST /cella-reference`: keeps reference values that a trusted signer signed. Says what they change.
+    pub fn import_reference(&self, admin: &Admin, json: &[u8], reference: &str) -> Result<Imported, Refusal> {
+        let document = Document::parse(json)?;
+        let references = document.verify(&self.trust().signers, self.clock.unix().as_secs())?;
+        let imported = Imported::new(&references, self.storage.now()?.reference(&references.name)?.as_ref());
+        let mut entry = change(Event::ImportReference, admin, references.name.as_str(), reference);
+        entry.version = Some(references.issued);
+        entry.document = Some(hex::encode(digest::digest(&digest::SHA256, &document.to_json())));
+        self.record_then(entry, || Ok(self.storage.put_reference(&references, &document)?))?;
+        Ok(imported)
+    }
+
+    /// `GET /cella-references`: every document, and whether it counts.
+    pub fn references(&self) -> Result<Vec<Kept>, Refusal> {
+        let (trust, now) = (self.trust(), self.clock.unix().as_secs());
+        let kept = |(name, document)| Kept::new(name, &document, &trust.signers, now);
+        Ok(self.storage.references()?.into_iter().map(kept).collect())
     }
 
     /// `GET /cella-backup`: everything that is stored, encrypted under the storage key.

@@ -3,12 +3,10 @@
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-
-use cella_attest::{AnchorError, Anchors, VerifyOptions};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use super::Broker;
-use crate::admin::{AdminKeyError, Admins};
+use crate::admin::{Admins, PublicKeyError};
 use crate::audit::{AuditError, AuditLog};
 use crate::clock::Clock;
 use crate::config::Config;
@@ -16,6 +14,7 @@ use crate::files::{self, FileError};
 use crate::session::Sessions;
 use crate::storage::{KeyFormatError, KeyRing, Storage, StorageError, StorageKey};
 use crate::token::{TokenKeys, TokenKeysError};
+use crate::trust::{Trust, TrustError};
 
 impl Broker {
     /// Opens a broker's files; makes the state folder, the database and the audit log if they are not
@@ -31,16 +30,7 @@ impl Broker {
             })?;
         let earlier = config.earlier_storage_keys.iter().map(|path| storage_key(path));
         let keys = KeyRing::new(storage_key(&config.storage_key)?, earlier.collect::<Result<_, _>>()?);
-        let mut anchors = Anchors::amd();
-        if let Some(path) = &config.simulated_root {
-            anchors =
-                anchors
-                    .with_simulated_pem(&files::read_text(path)?)
-                    .map_err(|source| OpenError::SimulatedRoot {
-                        path: path.clone(),
-                        source,
-                    })?;
-        }
+        let trust = Trust::load(config)?;
         let mut admins = Admins::new();
         for path in &config.admin_keys {
             admins
@@ -55,8 +45,7 @@ impl Broker {
         let tokens = TokenKeys::open(storage.clone(), clock.clone())?;
         let audit = AuditLog::open(&config.audit_log, clock.unix())?;
         Ok(Self {
-            anchors,
-            options: VerifyOptions::default().allow_milan(config.allow_milan),
+            trust: RwLock::new(Arc::new(trust)),
             sessions: Sessions::new(config.limits.session_timeout, config.limits.sessions),
             tokens,
             storage,
@@ -64,6 +53,20 @@ impl Broker {
             admins,
             clock,
         })
+    }
+
+    /// Reads roots, revocation lists, collateral and signers again, and judges by them from now on; if one of them cannot be used, by those of
+    /// before. Gives how many files of collateral there are. Blocks.
+    pub fn reload(&self, config: &Config) -> Result<usize, TrustError> {
+        let trust = Trust::load(config)?;
+        let collateral = trust.collateral.len();
+        *self.trust.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(trust);
+        Ok(collateral)
+    }
+
+    /// What counts now.
+    pub(super) fn trust(&self) -> Arc<Trust> {
+        self.trust.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -109,17 +112,11 @@ pub enum OpenError {
         path: PathBuf,
         /// Why.
         #[source]
-        source: AdminKeyError,
+        source: PublicKeyError,
     },
-    /// Not a root certificate.
-    #[error("the simulated root {} is not valid", path.display())]
-    SimulatedRoot {
-        /// Which file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: AnchorError,
-    },
+    /// Roots, revocation lists, collateral or signers cannot be used.
+    #[error("what evidence is judged by cannot be read")]
+    Trust(#[from] TrustError),
     /// The database cannot be opened.
     #[error("the database cannot be opened")]
     Storage(#[from] StorageError),

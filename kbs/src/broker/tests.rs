@@ -1,5 +1,7 @@
 //! What cannot be brought about from outside: a full disk.
 
+use cella_attest::conditions::NoReferences;
+
 use super::*;
 use crate::clock::SystemClock;
 use crate::config::Config;
@@ -30,7 +32,7 @@ fn fixture() -> Fixture {
     let path: ResourcePath = "demo/key/1".parse().unwrap();
     let rule = format!(
         r#"{{"launch-digests":["{}"],"policy-digests":["{}"],"allow-simulated":true}}"#,
-        hex::encode(facts().measurement),
+        hex::encode(facts().launch_digest()),
         hex::encode(facts().initdata)
     );
     broker.storage.put_resource(&path, None, RESOURCE).unwrap();
@@ -47,7 +49,7 @@ fn fixture() -> Fixture {
 
 fn attested(broker: &Broker) -> Credentials {
     let now = broker.clock.uptime();
-    let (id, _) = broker.sessions.open(now).unwrap();
+    let (id, _) = broker.sessions.open(Tee::Snp, now).unwrap();
     broker.sessions.spend(&id, now).unwrap();
     broker.sessions.prove(&id, Arc::new(facts()), now).unwrap();
     Credentials {
@@ -113,7 +115,8 @@ fn no_line_no_change() {
         broker.storage.resource(&path).unwrap().unwrap().bytes.as_slice(),
         RESOURCE
     );
-    assert_eq!(broker.rule(&path).unwrap().check(&facts()), Ok(()));
+    let now = broker.clock.unix();
+    assert_eq!(broker.rule(&path).unwrap().check(&facts(), now, &NoReferences), Ok(()));
 }
 
 #[test]

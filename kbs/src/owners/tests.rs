@@ -39,7 +39,7 @@ fn approval(name: &str, seed: u8, change: impl FnOnce(&mut SignedApproval)) -> S
     let mut approval = SignedApproval {
         owner: name.to_owned(),
         version: 3,
-        launch_digest: facts().measurement,
+        launch_digest: facts().launch_digest(),
         policy_digest: facts().initdata,
         issued: NOW - 60,
         expires: NOW + 60,

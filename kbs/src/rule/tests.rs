@@ -1,9 +1,25 @@
+use cella_attest::conditions::NoReferences;
+
 use super::*;
-use crate::testing::facts;
+use crate::testing::snp_facts;
+
+mod references;
+mod tdx;
+
+/// When everything here is checked.
+const NOW: Duration = Duration::from_secs(1_800_000_000);
+
+/// Without reference values.
+fn check(rule: &Rule, facts: &Facts) -> Result<(), Mismatch> {
+    rule.check(facts, NOW, &NoReferences)
+}
 
 fn rule() -> Rule {
     Rule {
-        launch_digests: vec![[1; 48], [2; 48]],
+        launch_digests: MeasurementList {
+            values: vec![[1; 48], [2; 48]],
+            references: Vec::new(),
+        },
         policy_digests: vec![[3; 32]],
         allow_simulated: false,
         platform: SnpConditions {
@@ -16,77 +32,71 @@ fn rule() -> Rule {
             }),
             ..SnpConditions::default()
         },
+        tdx: None,
     }
 }
 
-fn good() -> Facts {
-    let mut facts = facts();
-    facts.simulated = false;
-    facts.product = Product::Genoa;
-    facts.measurement = [2; 48];
+/// Facts that meet the rule, but for what is changed.
+fn with(change: impl FnOnce(&mut Verified)) -> Facts {
+    let mut facts = snp_facts(|snp| {
+        snp.simulated = false;
+        snp.measurement = [2; 48];
+        change(snp);
+    });
     facts.initdata = [3; 32];
-    facts.tcb = TcbVersion {
-        fmc: None,
-        bootloader: 3,
-        tee: 0,
-        snp: 20,
-        microcode: 209,
-    };
     facts
+}
+
+fn good() -> Facts {
+    with(|_| {})
 }
 
 #[test]
 fn every_condition_alone_refuses() {
-    assert_eq!(rule().check(&good()), Ok(()));
-    type Change = fn(&mut Facts);
-    let cases: [(Change, Mismatch); 5] = [
-        (|f| f.simulated = true, Mismatch::Simulated),
-        (|f| f.product = Product::Milan, Mismatch::Milan),
-        (|f| f.measurement[47] ^= 1, Mismatch::Measurement),
-        (|f| f.initdata[0] ^= 0x80, Mismatch::Policy),
-        (|f| f.tcb.snp = 19, Mismatch::Tcb { part: "snp" }),
+    assert_eq!(check(&rule(), &good()), Ok(()));
+    type Change = fn(&mut Verified);
+    let cases: [(Change, Mismatch); 4] = [
+        (|snp| snp.simulated = true, Mismatch::Simulated),
+        (|snp| snp.product = Product::Milan, Mismatch::Milan),
+        (|snp| snp.measurement[47] ^= 1, Mismatch::Measurement),
+        (|snp| snp.tcb.snp = 19, Mismatch::Tcb { part: "snp" }),
     ];
     for (change, expected) in cases {
-        let mut facts = good();
-        change(&mut facts);
-        assert_eq!(rule().check(&facts), Err(expected));
+        assert_eq!(check(&rule(), &with(change)), Err(expected));
     }
+    let mut other = good();
+    other.initdata[0] ^= 0x80;
+    assert_eq!(check(&rule(), &other), Err(Mismatch::Policy));
 }
 
 #[test]
 fn permissions_are_separate() {
-    let simulated = Facts {
-        simulated: true,
-        ..good()
-    };
-    let milan = Facts {
-        product: Product::Milan,
-        ..good()
-    };
+    let simulated = with(|snp| snp.simulated = true);
+    let milan = with(|snp| snp.product = Product::Milan);
     let allow_simulated = Rule {
         allow_simulated: true,
         ..rule()
     };
     let mut allow_milan = rule();
     allow_milan.platform.allow_milan = true;
-    assert_eq!(allow_simulated.check(&simulated), Ok(()));
-    assert_eq!(allow_simulated.check(&milan), Err(Mismatch::Milan));
-    assert_eq!(allow_milan.check(&milan), Ok(()));
-    assert_eq!(allow_milan.check(&simulated), Err(Mismatch::Simulated));
+    assert_eq!(check(&allow_simulated, &simulated), Ok(()));
+    assert_eq!(check(&allow_simulated, &milan), Err(Mismatch::Milan));
+    assert_eq!(check(&allow_milan, &milan), Ok(()));
+    assert_eq!(check(&allow_milan, &simulated), Err(Mismatch::Simulated));
 }
 
 #[test]
 fn empty_lists_match_nothing() {
     let none = Rule {
-        launch_digests: vec![],
+        launch_digests: MeasurementList::default(),
         ..rule()
     };
-    assert_eq!(none.check(&good()), Err(Mismatch::Measurement));
+    assert_eq!(check(&none, &good()), Err(Mismatch::Measurement));
     let none = Rule {
         policy_digests: vec![],
         ..rule()
     };
-    assert_eq!(none.check(&good()), Err(Mismatch::Policy));
+    assert_eq!(check(&none, &good()), Err(Mismatch::Policy));
 }
 
 #[test]
@@ -121,6 +131,20 @@ fn json_is_strict() {
             digits: 64
         })
     ));
+    for bad in ["reference:", "reference:a b", "ab"] {
+        let json = serde_json::json!({"launch-digests": ["ab".repeat(48), bad], "policy-digests": []}).to_string();
+        let refused = Rule::from_json(json.as_bytes());
+        assert!(
+            matches!(
+                refused,
+                Err(RuleError::NotAMeasurement {
+                    list: "launch-digests",
+                    index: 1
+                })
+            ),
+            "{bad}: {refused:?}"
+        );
+    }
     let many = serde_json::json!({"launch-digests": vec!["ab".repeat(48); 257], "policy-digests": []}).to_string();
     assert!(matches!(
         Rule::from_json(many.as_bytes()),
@@ -194,13 +218,13 @@ fn each_part_of_the_tcb_counts_alone() {
 
 #[test]
 fn conditions_on_the_platform() {
-    let with = |member: &str| {
+    let checked = |member: &str| {
         let (launch, policy) = ("02".repeat(48), "03".repeat(32));
         let json = format!(r#"{{"launch-digests":["{launch}"],"policy-digests":["{policy}"]{member}}}"#);
         let rule = Rule::from_json(json.as_bytes()).unwrap();
         let again = serde_json::to_vec(&rule).unwrap();
         assert_eq!(Rule::from_json(&again).unwrap(), rule, "{member}");
-        rule.check(&good())
+        check(&rule, &good())
     };
     let chip = "cc".repeat(64);
     for (member, refused) in [
@@ -223,11 +247,10 @@ fn conditions_on_the_platform() {
         (r#","mitigations":2"#.to_owned(), Some("firmware mitigations missing")),
     ] {
         let expected = refused.map(|class| Mismatch::Platform(ConditionError::Refused(class)));
-        assert_eq!(with(&member).err(), expected, "{member}");
+        assert_eq!(checked(&member).err(), expected, "{member}");
     }
-    let mut launched_before = good();
-    launched_before.launch_tcb.snp = 19;
+    let launched_before = with(|snp| snp.launch_tcb.snp = 19);
     let class = "platform TCB too old";
     let refused = Err(Mismatch::Platform(ConditionError::Refused(class)));
-    assert_eq!(rule().check(&launched_before), refused);
+    assert_eq!(check(&rule(), &launched_before), refused);
 }

@@ -164,6 +164,11 @@ fn act(
             let (id, activates) = broker.rotate_token_key(admin()?, reference)?;
             json(&json!({"kid": id, "activates": activates}))
         }
+        Route::ImportReference => json(&broker.import_reference(admin()?, body, reference)?),
+        Route::References => {
+            admin()?;
+            json(&json!({ "references": broker.references()? }))
+        }
         Route::Approve(path) => done(broker.approve(&path, body, reference)),
         Route::RaiseFloor(name, to) => done(broker.raise_floor(admin()?, &name, to, reference)),
         Route::Floors => {
@@ -253,7 +258,7 @@ fn reference() -> String {
     hex::encode(bytes)
 }
 
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {

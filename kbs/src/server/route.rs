@@ -1,5 +1,6 @@
 //! Which endpoint a request means.
 
+use cella_attest::reference::MAX_DOCUMENT;
 use cella_kbs_client::wire::{ATTEST_PATH, AUTH_PATH, RESOURCE_PATH, ResourcePath};
 use http::Method;
 
@@ -15,6 +16,10 @@ const FLOOR_PATH: &str = "/kbs/v0/cella-floor";
 const OWNERS_PATH: &str = "/kbs/v0/cella-owners";
 /// Path below which approvals lie; followed by `/<repo>/<type>/<tag>`.
 const APPROVAL_PATH: &str = "/kbs/v0/cella-approval";
+/// Path that takes reference values.
+const REFERENCE_PATH: &str = "/kbs/v0/cella-reference";
+/// Path of the list of reference values.
+const REFERENCES_PATH: &str = "/kbs/v0/cella-references";
 /// Path of a backup.
 const BACKUP_PATH: &str = "/kbs/v0/cella-backup";
 /// Path that takes a backup back.
@@ -51,6 +56,8 @@ pub(super) enum Route {
     Approve(ResourcePath),
     Jwks,
     RotateTokenKey,
+    ImportReference,
+    References,
     Audit(u64),
     Backup,
     Restore,
@@ -105,6 +112,8 @@ impl Route {
             JWKS_PATH => only(Method::GET, Self::Jwks),
             TOKEN_KEY_PATH => only(Method::POST, Self::RotateTokenKey),
             FLOORS_PATH => only(Method::GET, Self::Floors),
+            REFERENCE_PATH => only(Method::POST, Self::ImportReference),
+            REFERENCES_PATH => only(Method::GET, Self::References),
             "/metrics" => only(Method::GET, Self::Metrics),
             "/healthz" => only(Method::GET, Self::Health),
             _ => Err(Refusal::NoEndpoint),
@@ -133,6 +142,8 @@ impl Route {
             | Self::ShowOwners(_)
             | Self::StoreOwners(_)
             | Self::RotateTokenKey
+            | Self::ImportReference
+            | Self::References
             | Self::Audit(_)
             | Self::Backup
             | Self::Restore => true,
@@ -146,6 +157,7 @@ impl Route {
             Self::Auth | Self::StoreRule(..) | Self::StoreOwners(_) | Self::Approve(_) => 64 * 1024,
             Self::StoreResource(..) => MAX_RESOURCE,
             Self::Restore => MAX_BACKUP,
+            Self::ImportReference => MAX_DOCUMENT,
             Self::Health
             | Self::Metrics
             | Self::Release(_)
@@ -158,6 +170,7 @@ impl Route {
             | Self::ShowOwners(_)
             | Self::Jwks
             | Self::RotateTokenKey
+            | Self::References
             | Self::Audit(_)
             | Self::Backup => 0,
         }
@@ -232,6 +245,8 @@ mod tests {
                 Route::RaiseFloor("model/models/demo".parse().unwrap(), 2),
             ),
             (Method::GET, "/kbs/v0/cella-floors", Route::Floors),
+            (Method::POST, "/kbs/v0/cella-reference", Route::ImportReference),
+            (Method::GET, "/kbs/v0/cella-references", Route::References),
             (
                 Method::GET,
                 "/kbs/v0/cella-owners/a/b/c",
@@ -320,6 +335,8 @@ mod tests {
             (Method::GET, "/kbs/v0/cella-rule/a/b/c", true),
             (Method::GET, "/kbs/v0/cella-resources", true),
             (Method::GET, "/kbs/v0/cella-floors", true),
+            (Method::POST, "/kbs/v0/cella-reference", true),
+            (Method::GET, "/kbs/v0/cella-references", true),
             (Method::POST, "/kbs/v0/cella-floor/model/demo?version=1", true),
             (Method::POST, "/kbs/v0/cella-token-key", true),
             (Method::GET, "/kbs/v0/cella-backup", true),

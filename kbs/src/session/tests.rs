@@ -8,7 +8,7 @@ fn at(seconds: u64) -> Duration {
 }
 
 fn attested(sessions: &Sessions, now: Duration) -> SessionId {
-    let (id, _) = sessions.open(now).unwrap();
+    let (id, _) = sessions.open(Tee::Snp, now).unwrap();
     sessions.spend(&id, now).unwrap();
     sessions.prove(&id, Arc::new(facts()), now).unwrap();
     id
@@ -17,10 +17,10 @@ fn attested(sessions: &Sessions, now: Duration) -> SessionId {
 #[test]
 fn the_way_through() {
     let sessions = Sessions::new(TIMEOUT, 4);
-    let (id, nonce) = sessions.open(at(0)).unwrap();
+    let (id, nonce) = sessions.open(Tee::Snp, at(0)).unwrap();
     assert_eq!(STANDARD.decode(nonce.as_str()).unwrap().len(), 32);
     assert_eq!(sessions.facts(&id, at(1)), Err(SessionError::Unproven));
-    assert_eq!(sessions.spend(&id, at(1)).unwrap(), (nonce, at(299)));
+    assert_eq!(sessions.spend(&id, at(1)).unwrap(), (nonce, Tee::Snp, at(299)));
     assert_eq!(sessions.facts(&id, at(1)), Err(SessionError::Unproven));
     sessions.prove(&id, Arc::new(facts()), at(2)).unwrap();
     assert_eq!(*sessions.facts(&id, at(3)).unwrap(), facts());
@@ -29,7 +29,7 @@ fn the_way_through() {
 #[test]
 fn t17_a_nonce_is_spent_once() {
     let sessions = Sessions::new(TIMEOUT, 4);
-    let (id, _) = sessions.open(at(0)).unwrap();
+    let (id, _) = sessions.open(Tee::Snp, at(0)).unwrap();
     assert_eq!(sessions.prove(&id, Arc::new(facts()), at(0)), Err(SessionError::Spent));
     sessions.spend(&id, at(0)).unwrap();
     assert_eq!(sessions.spend(&id, at(0)), Err(SessionError::Spent));
@@ -42,8 +42,8 @@ fn t17_a_nonce_is_spent_once() {
 #[test]
 fn everything_times_out() {
     let sessions = Sessions::new(TIMEOUT, 4);
-    let (challenged, _) = sessions.open(at(0)).unwrap();
-    let (spent, _) = sessions.open(at(0)).unwrap();
+    let (challenged, _) = sessions.open(Tee::Snp, at(0)).unwrap();
+    let (spent, _) = sessions.open(Tee::Snp, at(0)).unwrap();
     sessions.spend(&spent, at(299)).unwrap();
     let proven = attested(&sessions, at(0));
     assert_eq!(sessions.spend(&challenged, at(300)), Err(SessionError::Expired));
@@ -61,9 +61,9 @@ fn everything_times_out() {
 fn a_flood_neither_grows_nor_displaces_the_proven() {
     let sessions = Sessions::new(TIMEOUT, 3);
     let proven = attested(&sessions, at(0));
-    let first = sessions.open(at(0)).unwrap().0;
+    let first = sessions.open(Tee::Snp, at(0)).unwrap().0;
     for _ in 0..100 {
-        sessions.open(at(1)).unwrap();
+        sessions.open(Tee::Snp, at(1)).unwrap();
     }
     assert_eq!(sessions.spend(&first, at(1)), Err(SessionError::Unknown));
     assert!(sessions.facts(&proven, at(1)).is_ok());
@@ -76,7 +76,7 @@ fn the_proven_are_bounded_too() {
     let sessions = Sessions::new(TIMEOUT, 2);
     attested(&sessions, at(0));
     attested(&sessions, at(1));
-    let (id, _) = sessions.open(at(2)).unwrap();
+    let (id, _) = sessions.open(Tee::Snp, at(2)).unwrap();
     sessions.spend(&id, at(2)).unwrap();
     assert_eq!(sessions.prove(&id, Arc::new(facts()), at(2)), Err(SessionError::Full));
     sessions.prove(&id, Arc::new(facts()), at(300)).unwrap();
@@ -84,7 +84,7 @@ fn the_proven_are_bounded_too() {
 
 #[test]
 fn cookies() {
-    let (id, _) = Sessions::new(TIMEOUT, 1).open(at(0)).unwrap();
+    let (id, _) = Sessions::new(TIMEOUT, 1).open(Tee::Snp, at(0)).unwrap();
     let cookie = id.cookie();
     assert_eq!(cookie.parse::<SessionId>().unwrap(), id);
     assert_eq!((cookie.len(), cookie.as_bytes()[12]), (32, b'4'));

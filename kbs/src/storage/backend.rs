@@ -25,11 +25,13 @@ pub enum Table {
     Approvals,
     /// Keys that sign tokens, by number.
     TokenKeys,
+    /// Reference values, by name.
+    References,
 }
 
 impl Table {
     /// Every map.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Meta,
         Self::Resources,
         Self::Rules,
@@ -37,6 +39,7 @@ impl Table {
         Self::Owners,
         Self::Approvals,
         Self::TokenKeys,
+        Self::References,
     ];
 
     /// Its name in the database; part of what values are sealed for.
@@ -49,6 +52,7 @@ impl Table {
             Self::Owners => "owners",
             Self::Approvals => "approvals",
             Self::TokenKeys => "token-keys",
+            Self::References => "references",
         }
     }
 }
@@ -75,12 +79,18 @@ pub struct Batch {
 
 /// A database.
 pub trait Backend: Send + Sync {
-    /// One value.
-    fn read(&self, table: Table, key: &str) -> Result<Option<Vec<u8>>, StorageError>;
+    /// The values as of this moment, for any number of looks.
+    fn view(&self) -> Result<Box<dyn View + '_>, StorageError>;
 
     /// Every value of these maps as of one moment, in order of maps and keys.
     fn snapshot(&self, tables: &[Table]) -> Result<Vec<Cell>, StorageError>;
 
     /// Makes a change. False when something was not as expected: then nothing was changed.
     fn commit(&self, batch: &Batch) -> Result<bool, StorageError>;
+}
+
+/// The values of one moment.
+pub trait View {
+    /// One value.
+    fn read(&self, table: Table, key: &str) -> Result<Option<Vec<u8>>, StorageError>;
 }

@@ -29,13 +29,14 @@ const SALT_LEN: usize = 32;
 const HEADER_LEN: usize = MAGIC.len() + ID_LEN + SALT_LEN;
 
 /// What is copied: everything but what belongs to one database file.
-const COPIED: [Table; 6] = [
+const COPIED: [Table; 7] = [
     Table::Resources,
     Table::Rules,
     Table::Floors,
     Table::Owners,
     Table::Approvals,
     Table::TokenKeys,
+    Table::References,
 ];
 
 #[derive(Serialize, Deserialize)]

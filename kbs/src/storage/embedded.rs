@@ -10,10 +10,10 @@ use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition};
 
 use super::StorageError;
-use super::backend::{Backend, Batch, Cell, Table};
+use super::backend::{Backend, Batch, Cell, Table, View};
 
 /// The open file.
 pub(crate) struct Embedded {
@@ -53,11 +53,9 @@ impl Embedded {
 }
 
 impl Backend for Embedded {
-    fn read(&self, table: Table, key: &str) -> Result<Option<Vec<u8>>, StorageError> {
+    fn view(&self) -> Result<Box<dyn View + '_>, StorageError> {
         let read = self.database.begin_read().map_err(|e| self.fail(e))?;
-        let table = read.open_table(definition(table)).map_err(|e| self.fail(e))?;
-        let value = table.get(key).map_err(|e| self.fail(e))?;
-        Ok(value.map(|value| value.value().to_vec()))
+        Ok(Box::new(Reading { embedded: self, read }))
     }
 
     fn snapshot(&self, tables: &[Table]) -> Result<Vec<Cell>, StorageError> {
@@ -100,6 +98,23 @@ impl Backend for Embedded {
         }
         write.commit().map_err(|e| self.fail(e))?;
         Ok(true)
+    }
+}
+
+/// A reader has the database as it was when it began; writers are not kept waiting.
+struct Reading<'a> {
+    embedded: &'a Embedded,
+    read: ReadTransaction,
+}
+
+impl View for Reading<'_> {
+    fn read(&self, table: Table, key: &str) -> Result<Option<Vec<u8>>, StorageError> {
+        let table = self
+            .read
+            .open_table(definition(table))
+            .map_err(|e| self.embedded.fail(e))?;
+        let value = table.get(key).map_err(|e| self.embedded.fail(e))?;
+        Ok(value.map(|value| value.value().to_vec()))
     }
 }
 

@@ -15,6 +15,7 @@ use std::str::FromStr;
 use cella_kbs_client::wire::ResourcePath;
 
 use super::backend::Table;
+use super::moment::Moment;
 use super::transaction::Transaction;
 use super::{Storage, StorageError, last_key};
 use crate::workload::Workload;
@@ -155,6 +156,16 @@ pub enum Rollback {
         /// The last version.
         have: u64,
     },
+    /// Reference values that were not signed after those that are there.
+    #[error("rollback: the reference values {name} were issued at {have}, others issued at {offered} were offered")]
+    Reference {
+        /// What they are called.
+        name: String,
+        /// When those that are there were issued, in Unix seconds.
+        have: u64,
+        /// When those offered were.
+        offered: u64,
+    },
     /// A floor is not lowered.
     #[error("rollback: the floor of {name} is {have}, {offered} was offered")]
     Lowered {
@@ -170,9 +181,7 @@ pub enum Rollback {
 impl Storage {
     /// A floor; 0 where none was set.
     pub fn floor(&self, name: &FloorName) -> Result<u64, StorageError> {
-        let key = name.to_string();
-        self.read(Table::Floors, &key)?
-            .map_or(Ok(0), |value| number(&key, &value))
+        self.now()?.floor(name)
     }
 
     /// Every floor, in order of names.
@@ -214,6 +223,15 @@ impl Storage {
             .read(Table::Floors, &key)?
             .map_or(Ok(0), |value| number(&key, &value))?;
         Ok(last.saturating_add(1))
+    }
+}
+
+impl Moment<'_> {
+    /// A floor; 0 where none was set.
+    pub fn floor(&self, name: &FloorName) -> Result<u64, StorageError> {
+        let key = name.to_string();
+        self.read(Table::Floors, &key)?
+            .map_or(Ok(0), |value| number(&key, &value))
     }
 
     /// Whether a resource may go to a guest with this workload as far as versions are concerned.

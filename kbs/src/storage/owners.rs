@@ -5,6 +5,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::backend::Table;
+use super::moment::Moment;
 use super::{Storage, StorageError};
 use crate::facts::Facts;
 use crate::owners::{Missing, Owner, Owners, OwnersError, SignedApproval};
@@ -15,8 +16,7 @@ const MAX_APPROVALS: usize = 1024;
 impl Storage {
     /// Whose yes a resource needs.
     pub fn owners(&self, path: &ResourcePath) -> Result<Owners, StorageError> {
-        self.read(Table::Owners, path.as_str())?
-            .map_or_else(|| Ok(Owners::default()), |value| parse(path, &value))
+        self.now()?.owners(path)
     }
 
     /// Takes a request for other owners; gives them. Owners stay when their resource is removed.
@@ -64,22 +64,6 @@ impl Storage {
         Ok(approvals)
     }
 
-    /// Who of a resource's owners has not approved its version for a guest.
-    pub fn missing_owners(
-        &self,
-        path: &ResourcePath,
-        version: u64,
-        facts: &Facts,
-        now: u64,
-    ) -> Result<Option<Missing>, StorageError> {
-        self.owners(path)?.check(path, version, facts, now, |owner: &Owner| {
-            let key = key(path, &owner.name, &facts.measurement, &facts.initdata);
-            self.read(Table::Approvals, &key)?
-                .map(|value| parse(path, &value))
-                .transpose()
-        })
-    }
-
     /// Forgets words about versions that are gone, when there are many. Only owners can make them many.
     fn make_room(&self, path: &ResourcePath) -> Result<(), OwnersChangeError> {
         let approvals = self.approvals(path)?;
@@ -97,6 +81,30 @@ impl Storage {
                 transaction.remove(Table::Approvals, &key);
             }
             Ok(())
+        })
+    }
+}
+
+impl Moment<'_> {
+    /// Whose yes a resource needs.
+    pub fn owners(&self, path: &ResourcePath) -> Result<Owners, StorageError> {
+        self.read(Table::Owners, path.as_str())?
+            .map_or_else(|| Ok(Owners::default()), |value| parse(path, &value))
+    }
+
+    /// Who of a resource's owners has not approved its version for a guest.
+    pub fn missing_owners(
+        &self,
+        path: &ResourcePath,
+        version: u64,
+        facts: &Facts,
+        now: u64,
+    ) -> Result<Option<Missing>, StorageError> {
+        self.owners(path)?.check(path, version, facts, now, |owner: &Owner| {
+            let key = key(path, &owner.name, &facts.launch_digest(), &facts.initdata);
+            self.read(Table::Approvals, &key)?
+                .map(|value| parse(path, &value))
+                .transpose()
         })
     }
 }

@@ -237,7 +237,13 @@ fn another_key_and_another_process_are_refused() {
 fn a_database_of_an_earlier_form_is_named_so() {
     let fixture = Fixture::new();
     let storage = fixture.open();
-    let mut sealed = storage.backend.read(Table::Meta, KEY_CHECK).unwrap().unwrap();
+    let mut sealed = storage
+        .backend
+        .view()
+        .unwrap()
+        .read(Table::Meta, KEY_CHECK)
+        .unwrap()
+        .unwrap();
     sealed[0] = 1;
     let cell = Cell {
         table: Table::Meta,
@@ -258,7 +264,13 @@ fn a_database_of_an_earlier_form_is_named_so() {
 fn a_moved_or_changed_value_does_not_open() {
     let storage = Fixture::new().open();
     put(&storage, "a/b/c", b"secret");
-    let sealed = storage.backend.read(Table::Resources, "a/b/c").unwrap().unwrap();
+    let sealed = storage
+        .backend
+        .view()
+        .unwrap()
+        .read(Table::Resources, "a/b/c")
+        .unwrap()
+        .unwrap();
     let plant = |table, key: &str, value: &[u8]| {
         let cell = Cell {
             table,
@@ -310,4 +322,64 @@ fn key_files() {
     for bad in ["", "00", &text[1..], &format!("{}00", text.trim())] {
         assert!(StorageKey::parse(bad.as_bytes()).is_err(), "{bad}");
     }
+}
+
+/// A decision reads one thing after another; what is changed in between is not its business.
+#[test]
+fn a_moment_stays_as_it_was() {
+    let storage = Fixture::new().open();
+    let name = path("a/b/1");
+    put(&storage, "a/b/1", b"old");
+    let floor: FloorName = "resource/a/b".parse().unwrap();
+    let rule = |digit: &str| {
+        let json = format!(r#"{{"launch-digests":["{}"],"policy-digests":[]}}"#, digit.repeat(96));
+        Rule::from_json(json.as_bytes()).unwrap()
+    };
+    storage.put_rule(&name, None, &rule("1")).unwrap();
+    let before = storage.now().unwrap();
+    storage.put_rule(&name, None, &rule("2")).unwrap();
+    put(&storage, "a/b/1", b"new");
+    storage.raise_floor(&floor, 2).unwrap();
+    let after = storage.now().unwrap();
+    for (moment, digit, bytes, least) in [(&before, "1", b"old", 0), (&after, "2", b"new", 2)] {
+        assert_eq!(moment.rule(&name).unwrap(), Some(rule(digit)));
+        assert_eq!(moment.resource(&name).unwrap().unwrap().bytes.as_slice(), bytes);
+        assert_eq!(moment.floor(&floor).unwrap(), least);
+    }
+    storage.delete_resource(&name).unwrap();
+    assert!(after.contains(&name).unwrap() && !storage.contains(&name).unwrap());
+}
+
+#[test]
+fn t28_reference_values_are_replaced_by_later_ones_only() {
+    use cella_attest::reference::{Document, Measured, References, Values};
+    let storage = Fixture::new().open();
+    let pair = ring::signature::Ed25519KeyPair::from_seed_unchecked(&[7; 32]).unwrap();
+    let signer = ring::signature::KeyPair::public_key(&pair).as_ref().try_into().unwrap();
+    let signed = |issued, byte| {
+        let mut values = Values::new();
+        values.add(Measured::Mrtd, [byte; 48]);
+        let document = Document::of(&values)
+            .sign(&pair, "guest".parse().unwrap(), issued, issued + 60)
+            .unwrap();
+        let references: References = document.verify(&[signer], issued).unwrap();
+        (references, document)
+    };
+    let put = |(references, document): &(References, Document)| storage.put_reference(references, document);
+    let (first, second) = (signed(1000, 1), signed(1001, 2));
+    put(&first).unwrap();
+    put(&first).unwrap();
+    put(&second).unwrap();
+    for older in [&first, &signed(1001, 3)] {
+        let refused = put(older);
+        let expected = Rollback::Reference {
+            name: "guest".to_owned(),
+            have: 1001,
+            offered: older.0.issued,
+        };
+        assert!(matches!(refused, Err(StoreError::Rollback(found)) if found == expected));
+    }
+    let kept = storage.now().unwrap().reference(&first.0.name).unwrap();
+    assert_eq!(kept, Some(second.1.clone()));
+    assert_eq!(storage.references().unwrap(), [("guest".to_owned(), second.1)]);
 }

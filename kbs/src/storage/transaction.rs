@@ -22,7 +22,7 @@ pub(crate) struct Transaction<'a> {
 impl Transaction<'_> {
     /// A value, opened. Not what this transaction has put there: read before writing.
     pub(crate) fn get(&mut self, table: Table, key: &str) -> Result<Option<Zeroizing<Vec<u8>>>, StorageError> {
-        let value = self.backend.read(table, key)?;
+        let value = self.backend.view()?.read(table, key)?;
         let opened = value
             .as_deref()
             .map(|sealed| self.keys.unseal(table, key, sealed))

@@ -180,7 +180,7 @@ async fn what_is_stored_must_make_sense() {
             "cella-rule/a/b/c",
             br#"{"launch-digests":["12"],"policy-digests":[]}"#.to_vec(),
             400,
-            "launch-digests[0] is not 96 hex digits",
+            "launch-digests[0] is neither 96 hex digits nor reference:<name>",
         ),
     ] {
         let answer = fixture.send(Sent::post(path, body).bearer(&token)).await;

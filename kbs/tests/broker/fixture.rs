@@ -186,9 +186,27 @@ impl Fixture {
         assert_eq!(self.send(to_rule).await.status, StatusCode::OK);
     }
 
+    /// Reads again what can be read again.
+    pub(crate) async fn reload(&self) {
+        self.server.as_ref().unwrap().reload().await;
+    }
+
+    /// Stops, and starts with another configuration.
+    pub(crate) async fn restart_with(&mut self, change: fn(&mut Config)) {
+        self.stop().await;
+        self.change = change;
+        self.start().await;
+    }
+
     /// A cookie and a nonce.
     pub(crate) async fn challenge(&self) -> (String, String) {
-        let answer = self.send(Sent::post("auth", auth_body())).await;
+        self.challenge_for("snp").await
+    }
+
+    /// The same for evidence of another kind.
+    pub(crate) async fn challenge_for(&self, tee: &str) -> (String, String) {
+        let request = json!({"version": "0.4.0", "tee": tee, "extra-params": ""});
+        let answer = self.send(Sent::post("auth", request.to_string().into_bytes())).await;
         assert_eq!(answer.status, StatusCode::OK, "{:?}", answer.body);
         (
             answer.cookie.unwrap(),

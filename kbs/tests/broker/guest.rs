@@ -14,17 +14,19 @@ use serde_json::{Value, json};
 /// The platform whose root the broker knows. Making its keys takes a while: once for all tests.
 pub(crate) fn platform() -> &'static Chip {
     static CHIP: OnceLock<Chip> = OnceLock::new();
-    CHIP.get_or_init(new_chip)
+    CHIP.get_or_init(|| authority().chip(&ChipSpec::random()).unwrap())
+}
+
+/// What is above that platform.
+pub(crate) fn authority() -> &'static Authority {
+    static AUTHORITY: OnceLock<Authority> = OnceLock::new();
+    AUTHORITY.get_or_init(|| Authority::generate().unwrap())
 }
 
 /// A platform that nobody knows.
 pub(crate) fn stranger() -> &'static Chip {
     static CHIP: OnceLock<Chip> = OnceLock::new();
-    CHIP.get_or_init(new_chip)
-}
-
-fn new_chip() -> Chip {
-    Authority::generate().unwrap().chip(&ChipSpec::random()).unwrap()
+    CHIP.get_or_init(|| Authority::generate().unwrap().chip(&ChipSpec::random()).unwrap())
 }
 
 pub(crate) fn ark_pem() -> String {

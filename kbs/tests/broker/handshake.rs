@@ -86,13 +86,10 @@ async fn requests_of_other_protocols_are_refused() {
     for (body, detail) in [
         (with("version", json!("0.1.1")), "request: version is not 0.4.0"),
         (with("version", json!("0.4.1")), "request: version is not 0.4.0"),
-        (
-            with("tee", json!("sample")),
-            "request: tee is not snp, the only one that this broker verifies",
-        ),
+        (with("tee", json!("sample")), "request: tee is neither snp nor tdx"),
         (
             with("tee", json!("tdx")),
-            "request: tee is not snp, the only one that this broker verifies",
+            "request: tee is tdx, and this broker has no collateral to verify quotes with",
         ),
         (with("version", json!(4)), "request: not valid at line 1, column 42"),
     ] {

@@ -65,6 +65,14 @@ pub(crate) fn verify_chain<'a>(
     Ok((vek.certificate, anchor))
 }
 
+/// Whether bytes are a revocation list of the form that AMD gives out: for whoever keeps one in a file. Nothing in it is believed by this.
+///
+/// # Errors
+/// [`CrlError`].
+pub fn check_amd_crl(der: &[u8]) -> Result<(), CrlError> {
+    Crl::parse(CrlRole::Amd, der).map(drop)
+}
+
 /// AMD revokes what the ARK signed: the ASK and ASVK. A list of another product's ARK is passed over; one that names this ARK must be its.
 fn check_revocation(ark: &Cert<'_>, ask: &Cert<'_>, checks: ChainChecks<'_>) -> Result<(), VerifyError> {
     let role = CrlRole::Amd;

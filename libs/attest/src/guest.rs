@@ -20,6 +20,11 @@ pub enum Tee {
 }
 
 impl Tee {
+    /// The one of this name.
+    pub fn named(name: &str) -> Option<Self> {
+        [Self::Snp, Self::Tdx].into_iter().find(|tee| tee.as_str() == name)
+    }
+
     /// Its name in the key broker's protocol.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -52,6 +52,8 @@ mod vectors;
 
 #[cfg(feature = "verify")]
 pub use anchors::{Anchor, AnchorError, Anchors};
+#[cfg(feature = "verify")]
+pub use chain::check_amd_crl;
 pub use evidence::{Evidence, EvidenceError, MAX_EVENT_LOG, MAX_QUOTE, TdEvidence};
 pub use guest::{Bound, GuestEvidence, GuestEvidenceError, Launched, Tee};
 pub use hex_bytes::Hex;

@@ -109,6 +109,11 @@ impl Document {
         serde_json::to_vec(&wire).unwrap_or_default()
     }
 
+    /// When it says that it was signed, in seconds since the Unix epoch. Not verified.
+    pub fn issued(&self) -> Option<u64> {
+        self.claim.as_ref().map(|claim| claim.issued)
+    }
+
     /// The values, whoever wrote them.
     ///
     /// # Errors
