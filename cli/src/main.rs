@@ -20,6 +20,8 @@ mod model;
 mod node;
 mod policy;
 mod ps;
+mod reference;
+mod signing;
 mod status;
 mod store;
 mod terminal;
@@ -57,6 +59,9 @@ enum Command {
     Policy(policy::PolicyCommand),
     /// Compute launch digests of a guest image.
     Measure(measure::MeasureArgs),
+    /// Sign and verify reference values.
+    #[command(subcommand)]
+    Reference(reference::ReferenceCommand),
     /// Administer keys and release rules at the key broker.
     #[command(subcommand)]
     Kbs(kbs::KbsCommand),
@@ -98,6 +103,7 @@ async fn run(command: Command) -> anyhow::Result<String> {
         Command::Model(command) => model::run(command).await,
         Command::Policy(command) => Ok(policy::run(command).await?),
         Command::Measure(args) => Ok(measure::run(&args)?),
+        Command::Reference(command) => Ok(reference::run(&command)?),
         Command::Kbs(command) => Ok(kbs::run(command).await?),
         Command::Status(args) => Ok(status::run(&args).await?),
         Command::Doctor(args) => Ok(doctor::run(&args)?),

@@ -6,8 +6,11 @@ use std::path::PathBuf;
 use cella_attest::measure::{
     LaunchInputs, MeasureError, TdxLaunchInputs, TdxRegisters, snp_launch_digest, tdx_registers,
 };
+use cella_attest::reference::Measured;
+use cella_attest::td_launch_digest;
 
 use crate::files::{self, FileError};
+use crate::reference::{self, ReferenceCommandError};
 
 /// `cellactl measure`.
 #[derive(Debug, clap::Args)]
@@ -30,6 +33,9 @@ pub(crate) struct MeasureArgs {
     /// Platform. The simulated one measures as SEV-SNP does.
     #[arg(long, value_enum, default_value_t = Tee::Snp)]
     tee: Tee,
+    /// Add what is computed to this file of reference values, which is made if it is not there. Sign it with cellactl reference sign.
+    #[arg(long, value_name = "FILE")]
+    reference: Option<PathBuf>,
     /// For programs.
     #[arg(long)]
     json: bool,
@@ -66,8 +72,19 @@ pub(crate) fn run(args: &MeasureArgs) -> Result<String, MeasureCommandError> {
             vcpus: *vcpus,
             cpu: &args.cpu,
         })?;
-        digests.push((*vcpus, hex::encode(digest)));
+        digests.push((*vcpus, digest));
     }
+    if let Some(path) = &args.reference {
+        let values: Vec<_> = digests
+            .iter()
+            .map(|(_, digest)| (Measured::SnpLaunchDigest, *digest))
+            .collect();
+        reference::add(path, &values)?;
+    }
+    let digests: Vec<_> = digests
+        .into_iter()
+        .map(|(vcpus, digest)| (vcpus, hex::encode(digest)))
+        .collect();
     Ok(if args.json {
         json(args, cmdline, &digests)
     } else {
@@ -86,21 +103,35 @@ fn run_tdx(args: &MeasureArgs) -> Result<String, MeasureCommandError> {
         cmdline,
         memory_mib,
     })?;
+    if let Some(path) = &args.reference {
+        reference::add(
+            path,
+            &[
+                (Measured::Mrtd, registers.mrtd_one_pass),
+                (Measured::Mrtd, registers.mrtd_two_pass),
+                (Measured::Rtmr1, registers.rtmr1),
+                (Measured::Rtmr2, registers.rtmr2),
+            ],
+        )?;
+    }
     Ok(registers_text(&registers, memory_mib, cmdline, args.json))
 }
 
-/// MRTD has two values: which one a host makes is a property of its QEMU and kernel, so a rule lists both.
+/// MRTD has two values: which one a host makes is a property of its QEMU and kernel, so a rule lists both. The launch digests are what owners approve.
 fn registers_text(registers: &TdxRegisters, memory_mib: u64, cmdline: &str, json: bool) -> String {
     let mrtd = [registers.mrtd_one_pass, registers.mrtd_two_pass].map(hex::encode);
+    let launch = [registers.mrtd_one_pass, registers.mrtd_two_pass]
+        .map(|mrtd| hex::encode(td_launch_digest(&mrtd, [&registers.rtmr1, &registers.rtmr2, &[0; 48]])));
     let (rtmr1, rtmr2) = (hex::encode(registers.rtmr1), hex::encode(registers.rtmr2));
     if json {
         let value = serde_json::json!({
             "tee": "tdx", "memory_mib": memory_mib, "cmdline": cmdline, "mrtd": mrtd, "rtmr1": rtmr1, "rtmr2": rtmr2,
+            "launch_digest": launch,
         });
         return format!("{value:#}\n");
     }
-    let [one, two] = mrtd;
-    format!("MRTD   {one}\n    or {two}\nRTMR1  {rtmr1}\nRTMR2  {rtmr2}\n")
+    let ([one, two], [launch, or]) = (mrtd, launch);
+    format!("MRTD   {one}\n    or {two}\nRTMR1  {rtmr1}\nRTMR2  {rtmr2}\nlaunch {launch}\n    or {or}\n")
 }
 
 /// One digest alone is printed alone, so that a script can take it as it is.
@@ -141,6 +172,9 @@ pub(crate) enum MeasureCommandError {
         /// Which flag.
         flag: &'static str,
     },
+    /// The file of reference values.
+    #[error(transparent)]
+    Reference(#[from] ReferenceCommandError),
     /// The computation.
     #[error(transparent)]
     Measure(#[from] MeasureError),
@@ -181,11 +215,13 @@ mod tests {
         let text = registers_text(&registers, 4096, "ro", false);
         let hex = |byte: &str| byte.repeat(48);
         let expected = format!(
-            "MRTD   {}\n    or {}\nRTMR1  {}\nRTMR2  {}\n",
+            "MRTD   {}\n    or {}\nRTMR1  {}\nRTMR2  {}\nlaunch {}\n    or {}\n",
             hex("01"),
             hex("02"),
             hex("03"),
-            hex("04")
+            hex("04"),
+            hex::encode(td_launch_digest(&[1; 48], [&[3; 48], &[4; 48], &[0; 48]])),
+            hex::encode(td_launch_digest(&[2; 48], [&[3; 48], &[4; 48], &[0; 48]])),
         );
         assert_eq!(text, expected);
         let json: serde_json::Value = serde_json::from_str(&registers_text(&registers, 4096, "ro", true)).unwrap();

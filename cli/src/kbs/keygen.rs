@@ -11,14 +11,13 @@ use ring::rand::SystemRandom;
 use ring::signature::{Ed25519KeyPair, KeyPair as _};
 use zeroize::Zeroizing;
 
-/// What precedes the 32 bytes of an Ed25519 key in a SubjectPublicKeyInfo (RFC 8410, 4).
-pub(super) const SPKI_PREFIX: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
+use crate::signing::SPKI_PREFIX;
 
 /// `cellactl kbs keygen`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct KeygenArgs {
     /// Where the private key goes; the public key goes beside it, with `.pub` behind the name.
-    file: PathBuf,
+    pub(super) file: PathBuf,
 }
 
 pub(super) fn run(args: &KeygenArgs) -> Result<String, KeygenError> {
@@ -77,7 +76,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
-    use crate::kbs::token::key_pair;
+    use crate::signing::key_pair;
 
     #[test]
     fn a_pair_is_made_once_and_can_be_read() {

@@ -6,6 +6,7 @@ mod client;
 mod floor;
 mod keygen;
 mod owners;
+mod reference;
 mod rule;
 mod token;
 
@@ -20,6 +21,7 @@ use self::client::{AdminClient, ClientError, ResourcePath};
 use self::floor::FloorCommand;
 use self::keygen::{KeygenArgs, KeygenError};
 use self::owners::{ApproveArgs, OwnersCommand, OwnersError};
+use self::reference::ReferenceCommand;
 use self::rule::{RuleArgs, RuleError};
 use crate::keyfile::{self, KeyFileError};
 
@@ -42,6 +44,9 @@ pub(crate) enum KbsCommand {
     Owners(OwnersCommand),
     /// Say yes, as an owner, to releasing a resource to a guest. Needs the owner's key and no admin's.
     Approve(ApproveArgs),
+    /// Reference values: digests that a publisher signed, which rules name as reference:NAME.
+    #[command(subcommand)]
+    Reference(ReferenceCommand),
     /// The broker's audit log, and whether it is whole.
     #[command(subcommand)]
     Audit(AuditCommand),
@@ -53,7 +58,7 @@ pub(crate) enum KbsCommand {
     RotateTokenKey(BrokerArgs),
     /// Print the keys that verify the broker's tokens (JWKS).
     Jwks(PeerArgs),
-    /// Make a key pair for an admin or an owner.
+    /// Make a key pair for an admin, an owner or a publisher of reference values.
     Keygen(KeygenArgs),
 }
 
@@ -149,6 +154,7 @@ pub(crate) async fn run(command: KbsCommand) -> Result<String, KbsError> {
         KbsCommand::Floor(command) => Ok(floor::run(command).await?),
         KbsCommand::Owners(command) => Ok(owners::run(command).await?),
         KbsCommand::Approve(args) => Ok(owners::approve(&args).await?),
+        KbsCommand::Reference(command) => Ok(reference::run(command).await?),
         KbsCommand::Audit(command) => Ok(audit::run(command).await?),
         KbsCommand::Backup(args) => Ok(backup::backup(&args).await?),
         KbsCommand::Restore(args) => Ok(backup::restore(&args).await?),
@@ -208,6 +214,9 @@ pub(crate) enum KbsError {
     /// Owners.
     #[error(transparent)]
     Owners(#[from] OwnersError),
+    /// Reference values.
+    #[error(transparent)]
+    Reference(#[from] reference::ReferenceError),
     /// The audit log.
     #[error(transparent)]
     Audit(#[from] AuditError),
@@ -223,3 +232,12 @@ pub(crate) enum KbsError {
 }
 
 const KEY_LEN: u64 = 32;
+
+/// Paths of a fresh private key and its public one.
+#[cfg(test)]
+pub(crate) fn test_keys(folder: &std::path::Path, name: &str) -> (String, String) {
+    let file = folder.join(name);
+    keygen::run(&KeygenArgs { file: file.clone() }).unwrap();
+    let path = file.display().to_string();
+    (path.clone(), format!("{path}.pub"))
+}

@@ -1,18 +1,18 @@
 //! Owners of a resource: who they are, and their yes, signed with keys that only they have.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use cella_kbs_client::statement::{Approval, Ownership, is_owner_name};
 use ring::signature::Ed25519KeyPair;
 use serde_json::{Value, json};
 
 use super::client::{AdminClient, ClientError, ResourcePath};
-use super::token::{TokenError, key_pair};
+use super::token::TokenError;
 use super::{BrokerArgs, PeerArgs};
-use crate::files::{self, FileError, MAX_TEXT};
+use crate::signing::{SigningKeyError, key_pair, public_key};
 
 /// What to do with owners.
 #[derive(Debug, clap::Subcommand)]
@@ -176,18 +176,6 @@ fn owners(named: &[(String, PathBuf)]) -> Result<Vec<(String, [u8; 32])>, Owners
         .collect()
 }
 
-/// The key in a PEM `PUBLIC KEY`.
-fn public_key(path: &Path) -> Result<[u8; 32], OwnersError> {
-    let pem = files::read_text(path, MAX_TEXT)?;
-    let body = pem
-        .split_once("-----BEGIN PUBLIC KEY-----")
-        .and_then(|(_, rest)| rest.split_once("-----END PUBLIC KEY-----"))
-        .map(|(body, _)| body.split_whitespace().collect::<String>());
-    body.and_then(|body| STANDARD.decode(body).ok())
-        .and_then(|der| der.strip_prefix(&super::keygen::SPKI_PREFIX)?.try_into().ok())
-        .ok_or_else(|| OwnersError::NotAKey { path: path.to_owned() })
-}
-
 fn owner(text: &str) -> Result<(String, PathBuf), String> {
     let (name, path) = pair(text)?;
     Ok((name, PathBuf::from(path)))
@@ -212,16 +200,13 @@ fn digest<const N: usize>(text: &str) -> Result<Digest<N>, String> {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub(crate) enum OwnersError {
-    /// A file.
+    /// A key.
     #[error(transparent)]
-    File(#[from] FileError),
-    /// The owner's private key.
+    Key(#[from] SigningKeyError),
+    /// The clock.
     #[error(transparent)]
-    Key(#[from] TokenError),
+    Clock(#[from] TokenError),
     /// The broker.
     #[error(transparent)]
     Client(#[from] ClientError),
-    /// No Ed25519 public key.
-    #[error("{} is not an Ed25519 public key in PEM", path.display())]
-    NotAKey { path: PathBuf },
 }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use cella_attest::reference::{ReferenceName, ReferenceNameError};
 use serde_json::{Map, Value, json};
 
 use crate::files::{self, FileError};
@@ -12,8 +13,8 @@ pub(crate) struct RuleArgs {
     /// A file with the whole rule, JSON, in place of the flags below.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["launch_digest", "policy_digest", "minimum_tcb", "allow_simulated", "allow_milan"])]
     rule: Option<PathBuf>,
-    /// A launch digest that may have the key: 96 hexadecimal digits, as cellactl measure prints it. Repeat for more.
-    #[arg(long, value_name = "HEX", value_parser = digest::<48>)]
+    /// A launch digest that may have the key: 96 hexadecimal digits, as cellactl measure prints it, or reference:NAME. Repeat for more.
+    #[arg(long, value_name = "HEX", value_parser = measurement)]
     launch_digest: Vec<String>,
     /// A policy that may have the key: 64 hexadecimal digits, as cellactl policy digest prints it. Repeat for more.
     #[arg(long, value_name = "HEX", value_parser = digest::<32>)]
@@ -60,6 +61,17 @@ impl RuleArgs {
 
 fn encode(rule: &Value) -> Result<Vec<u8>, RuleError> {
     serde_json::to_vec(rule).map_err(|source| RuleError::Encode { source })
+}
+
+/// Lower-case digits, or the name of reference values.
+fn measurement(text: &str) -> Result<String, String> {
+    match text.strip_prefix("reference:") {
+        Some(name) => {
+            let name: ReferenceName = name.parse().map_err(|error: ReferenceNameError| error.to_string())?;
+            Ok(format!("reference:{name}"))
+        }
+        None => digest::<48>(text),
+    }
 }
 
 /// Lower-case digits of `N` bytes.
@@ -178,7 +190,10 @@ mod tests {
                 flag: "--launch-digest"
             })
         ));
-        assert!(parse(&["--launch-digest", "ab"]).is_err());
+        for bad in ["ab", "reference:", "reference:a b", "guest"] {
+            assert!(parse(&["--launch-digest", bad]).is_err(), "{bad}");
+        }
+        assert!(parse(&["--launch-digest", "reference:guest-1"]).is_ok());
         assert!(parse(&["--policy-digest", &"xy".repeat(32)]).is_err());
         for bad in [
             "snp=1",

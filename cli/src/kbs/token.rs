@@ -1,15 +1,15 @@
 //! The administrator's token: a short-lived JWT, signed for one command and never stored.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::signature::Ed25519KeyPair;
 use serde::Serialize;
 use zeroize::Zeroizing;
 
-use crate::files::{self, FileError, MAX_TEXT};
+use crate::signing::{SigningKeyError, key_pair};
 
 /// Signs tokens.
 pub(super) struct Signer {
@@ -51,14 +51,6 @@ impl Signer {
     }
 }
 
-/// The Ed25519 key in a PKCS#8 PEM that only its owner can read.
-pub(super) fn key_pair(path: &Path) -> Result<Ed25519KeyPair, TokenError> {
-    check_mode(path)?;
-    let pem = Zeroizing::new(files::read_text(path, MAX_TEXT)?);
-    let der = der(&pem).ok_or_else(|| TokenError::NotAKey { path: path.to_owned() })?;
-    Ed25519KeyPair::from_pkcs8_maybe_unchecked(&der).map_err(|_| TokenError::NotAKey { path: path.to_owned() })
-}
-
 #[derive(Serialize)]
 struct Claims<'a> {
     aud: &'a str,
@@ -67,45 +59,13 @@ struct Claims<'a> {
     exp: u64,
 }
 
-fn check_mode(path: &Path) -> Result<(), TokenError> {
-    use std::os::unix::fs::PermissionsExt as _;
-    let metadata = std::fs::metadata(path).map_err(|source| {
-        TokenError::File(FileError::Read {
-            path: path.to_owned(),
-            source,
-        })
-    })?;
-    match metadata.permissions().mode() & 0o077 {
-        0 => Ok(()),
-        _ => Err(TokenError::Mode { path: path.to_owned() }),
-    }
-}
-
-/// The body of a `PRIVATE KEY` block.
-fn der(pem: &str) -> Option<Zeroizing<Vec<u8>>> {
-    let body = pem
-        .split_once("-----BEGIN PRIVATE KEY-----")?
-        .1
-        .split_once("-----END PRIVATE KEY-----")?
-        .0;
-    let mut encoded = Zeroizing::new(String::with_capacity(body.len()));
-    encoded.extend(body.split_whitespace());
-    STANDARD.decode(encoded.as_bytes()).ok().map(Zeroizing::new)
-}
-
 /// Why there is no token.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub(crate) enum TokenError {
-    /// The file.
+    /// The key.
     #[error(transparent)]
-    File(#[from] FileError),
-    /// Others may read it.
-    #[error("the key {} may be read by others; replace it, or run chmod 600 on it if nobody did", path.display())]
-    Mode { path: PathBuf },
-    /// No Ed25519 key.
-    #[error("{} is not an Ed25519 private key in PKCS#8 PEM, as cella-kbs init or cellactl kbs keygen makes it", path.display())]
-    NotAKey { path: PathBuf },
+    Key(#[from] SigningKeyError),
     /// A name that the audit log does not take.
     #[error("--subject must be 1 to 64 printable ASCII characters")]
     Subject,
@@ -123,41 +83,25 @@ const LIFETIME_S: u64 = 120;
 
 #[cfg(test)]
 mod tests {
-    use std::fs::{self, Permissions};
-    use std::os::unix::fs::PermissionsExt as _;
+    use std::path::PathBuf;
 
-    use ring::rand::SystemRandom;
-    use ring::signature::{ED25519, KeyPair as _, UnparsedPublicKey};
+    use ring::signature::{ED25519, UnparsedPublicKey};
 
     use super::*;
+    use crate::kbs::test_keys;
 
-    fn key_file(mode: u32) -> (tempfile::NamedTempFile, Vec<u8>) {
-        let der = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).unwrap();
-        let public = Ed25519KeyPair::from_pkcs8(der.as_ref())
-            .unwrap()
-            .public_key()
-            .as_ref()
-            .to_vec();
-        let encoded = STANDARD.encode(der.as_ref());
-        let lines: Vec<&str> = encoded
-            .as_bytes()
-            .chunks(64)
-            .map(|line| std::str::from_utf8(line).unwrap())
-            .collect();
-        let file = tempfile::NamedTempFile::new().unwrap();
-        let pem = format!(
-            "-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n",
-            lines.join("\n")
-        );
-        fs::write(file.path(), pem).unwrap();
-        fs::set_permissions(file.path(), Permissions::from_mode(mode)).unwrap();
-        (file, public)
+    /// A private key's file, and its public key.
+    fn key_file() -> (tempfile::TempDir, PathBuf, [u8; 32]) {
+        let folder = tempfile::tempdir().unwrap();
+        let (key, public) = test_keys(folder.path(), "alice");
+        let public = crate::signing::public_key(Path::new(&public)).unwrap();
+        (folder, PathBuf::from(key), public)
     }
 
     #[test]
     fn tokens_are_signed_and_short_lived() {
-        let (file, public) = key_file(0o600);
-        let token = Signer::load(file.path(), "alice").unwrap().token().unwrap();
+        let (_folder, file, public) = key_file();
+        let token = Signer::load(&file, "alice").unwrap().token().unwrap();
         let (signed, signature) = token.rsplit_once('.').unwrap();
         let signature = URL_SAFE_NO_PAD.decode(signature).unwrap();
         UnparsedPublicKey::new(&ED25519, public)
@@ -178,25 +122,12 @@ mod tests {
 
     #[test]
     fn other_files_and_names_are_refused() {
-        let (file, _) = key_file(0o644);
-        assert!(matches!(
-            Signer::load(file.path(), "a").err(),
-            Some(TokenError::Mode { .. })
-        ));
-        let (file, _) = key_file(0o600);
-        assert!(matches!(Signer::load(file.path(), "").err(), Some(TokenError::Subject)));
-        assert!(matches!(
-            Signer::load(file.path(), "a\n").err(),
-            Some(TokenError::Subject)
-        ));
-        fs::write(file.path(), "-----BEGIN PUBLIC KEY-----").unwrap();
-        assert!(matches!(
-            Signer::load(file.path(), "a").err(),
-            Some(TokenError::NotAKey { .. })
-        ));
-        assert!(matches!(
-            Signer::load(Path::new("/nonexistent"), "a").err(),
-            Some(TokenError::File(_))
-        ));
+        let (_folder, file, _) = key_file();
+        for name in ["", "a\n", &"a".repeat(65)] {
+            let refused = Signer::load(&file, name).err();
+            assert!(matches!(refused, Some(TokenError::Subject)), "{name:?}");
+        }
+        let absent = Signer::load(Path::new("/nonexistent"), "a").err();
+        assert!(matches!(absent, Some(TokenError::Key(SigningKeyError::File(_)))));
     }
 }
