@@ -14,6 +14,7 @@ use cella_policy::{
     Policy,
     initdata::{self, Digests},
 };
+use cella_record::RecordKey;
 
 pub use error::BootError;
 
@@ -37,6 +38,8 @@ pub struct BootInfo {
     pub evidence: Arc<dyn EvidenceSource>,
     /// The time, once the key broker has stated it. The machine's own clock is the host's and decides nothing.
     pub time: TrustedTime,
+    /// Signs the record of this boot; evidence vouches for it.
+    pub record_key: RecordKey,
 }
 
 /// Checks command line and entropy, finds initdata and verifies it. Blocks while the platform makes a report.
@@ -79,6 +82,7 @@ pub fn verify(device: &[u8], evidence: Arc<dyn EvidenceSource>) -> Result<BootIn
         tee: launched.tee(),
         evidence,
         time: TrustedTime::unknown(),
+        record_key: RecordKey::generate()?,
     })
 }
 

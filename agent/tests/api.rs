@@ -27,6 +27,7 @@ use cella_protos::{
     },
     agent_ttrpc::{Agent, AgentClient, create_agent},
 };
+use cella_record::RecordKey;
 use common::{IMAGE, Machine, POLICY};
 use protobuf::MessageField;
 use slog::Logger;
@@ -81,6 +82,7 @@ async fn serving(machine: &Machine) -> Host {
         tee: Tee::Snp,
         evidence: Arc::new(NoEvidence),
         time: TrustedTime::unknown(),
+        record_key: RecordKey::generate().unwrap(),
     };
     let (containers, stages) = (machine.containers.clone(), machine.stages.clone());
     let log = Logger::root(slog::Discard, slog::o!());

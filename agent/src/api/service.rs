@@ -304,10 +304,10 @@ impl Agent for AgentService {
         )
     }
 
-    async fn status(&self, _: &TtrpcContext, _: StatusRequest) -> ttrpc::Result<StatusResponse> {
+    async fn status(&self, _: &TtrpcContext, request: StatusRequest) -> ttrpc::Result<StatusResponse> {
         let (boot, stages, containers) = (Arc::clone(&self.boot), self.stages.clone(), self.containers.clone());
         let workload = self.network.get().map(|(_, workload)| workload.clone());
-        let response = move || status::response(&boot, &stages, &containers, workload.as_ref());
+        let response = move || status::response(&boot, &stages, &containers, workload.as_ref(), request.record);
         self.answer(
             "Status",
             tokio::task::spawn_blocking(response)

@@ -13,6 +13,7 @@ pub(super) fn response(
     stages: &StageLog,
     containers: &Containers,
     workload: Option<&Workload>,
+    wants_record: bool,
 ) -> StatusResponse {
     let mut response = StatusResponse {
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -38,6 +39,11 @@ pub(super) fn response(
     };
     if let Some(workload) = workload {
         workload.status(&mut response);
+        response.record = wants_record
+            .then(|| workload.record())
+            .flatten()
+            .unwrap_or_default()
+            .into_bytes();
     }
     response
 }

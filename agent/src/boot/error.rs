@@ -51,6 +51,9 @@ pub enum BootError {
     /// The document is not UTF-8.
     #[error("initdata is not UTF-8")]
     NotText,
+    /// No key for the boot record.
+    #[error(transparent)]
+    RecordKey(#[from] cella_record::KeyError),
     /// The kernel does not say how much memory there is.
     #[error("the kernel does not say how much memory there is")]
     MemoryUnknown,

@@ -15,7 +15,10 @@ use std::{
 
 use cella_attest::{GuestEvidence, Launched, Tee};
 use cella_http::{Client, ClientConfig, Dates, Origin, TlsRoots, TrustedTime};
-use cella_kbs_client::{KbsClient, KbsError, Options, Session, Step, token::KeyThumbprint};
+use cella_kbs_client::{
+    Binding, KbsClient, KbsError, Options, Session, Step,
+    token::{KeyThumbprint, Token},
+};
 use cella_policy::KeyId;
 use cella_seal::Kek;
 
@@ -60,6 +63,17 @@ impl FromIterator<(KeyId, Kek)> for Keyring {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Attested(Arc<Mutex<Option<Summary>>>);
 
+/// What the boot record rests on: the evidence that the broker accepted, and what came of it. Nothing in it is secret.
+#[derive(Clone, Debug)]
+pub(crate) struct Proof {
+    /// The evidence.
+    pub(crate) evidence: GuestEvidence,
+    /// How it vouches for the record's key.
+    pub(crate) binding: Binding,
+    /// What the broker's token says, if it is one that can be read.
+    pub(crate) token: Option<Token>,
+}
+
 /// Public facts of the evidence that the key broker accepted.
 #[derive(Clone, Debug)]
 pub(crate) struct Summary {
@@ -77,6 +91,8 @@ pub(crate) struct Summary {
     pub(crate) kbs: String,
     /// Keys released so far.
     pub(crate) keys: Vec<String>,
+    /// For the boot record.
+    pub(crate) proof: Option<Proof>,
 }
 
 impl Attested {
@@ -184,6 +200,7 @@ impl Exchange<'_> {
         };
         let options = Options {
             token_keys: self.token_keys(),
+            commit_to: Some(self.init.record_key.public().0),
             ..Options::default()
         };
         let mut client = KbsClient::with_options(self.http.clone(), tee.as_str(), options);
@@ -191,7 +208,7 @@ impl Exchange<'_> {
         let session = session.map_err(|error| refused(&self.broker, None, error))?;
         self.learn_time(&session)?;
         if let Some(evidence) = last.into_inner().unwrap_or_else(PoisonError::into_inner) {
-            self.attested.accepted(self.summarise(&evidence));
+            self.attested.accepted(self.summarise(evidence, &session));
         }
         Ok(session)
     }
@@ -237,9 +254,9 @@ impl Exchange<'_> {
         Ok(Keyring(keys))
     }
 
-    fn summarise(&self, evidence: &GuestEvidence) -> Summary {
+    fn summarise(&self, evidence: GuestEvidence, session: &Session) -> Summary {
         // The broker has just verified this evidence; what cannot be read here only leaves the figures empty.
-        let launched = Launched::of_evidence(evidence).ok();
+        let launched = Launched::of_evidence(&evidence).ok();
         let launched = launched.as_ref();
         Summary {
             tee: evidence.tee(),
@@ -253,6 +270,11 @@ impl Exchange<'_> {
             tcb: launched.map(|launched| launched.tcb.clone()).unwrap_or_default(),
             kbs: self.broker.clone(),
             keys: self.attested.keys(),
+            proof: session.binding().map(|binding| Proof {
+                evidence,
+                binding: binding.clone(),
+                token: session.token().cloned(),
+            }),
         }
     }
 }

@@ -19,6 +19,7 @@ mod memory;
 mod model;
 mod outcome;
 mod proc;
+mod record;
 mod registries;
 mod status;
 mod store;
@@ -41,7 +42,11 @@ pub use error::{Blame, Cause, FileFault, LayerFault, Subject, WorkloadError};
 pub use image::Rootfs;
 pub use model::ModelMount;
 
-use self::{keys::Attested, model::LoadedModel, outcome::Outcome, supervisor::Supervisor};
+use self::{
+    model::LoadedModel,
+    outcome::Outcome,
+    supervisor::{Facts, Supervisor},
+};
 use crate::{boot::BootInfo, stage::StageLog};
 
 /// Where images and models are kept, in memory.
@@ -59,7 +64,7 @@ struct Shared {
     images: BTreeMap<String, Outcome<Rootfs>>,
     /// By name.
     models: BTreeMap<String, Outcome<Arc<LoadedModel>>>,
-    attested: Attested,
+    facts: Facts,
     /// The supervisor and what stops it, until [`Workload::wipe`] does.
     task: Mutex<Option<(oneshot::Sender<()>, JoinHandle<()>)>>,
 }
@@ -74,8 +79,8 @@ impl Workload {
 
     /// [`Workload::start`] with the memory file systems below `root`.
     fn start_in(root: &Path, init: Arc<BootInfo>, stages: StageLog, log: Logger) -> Self {
-        let attested = Attested::default();
-        let supervisor = Supervisor::new(root, Arc::clone(&init), stages, attested.clone(), log);
+        let facts = Facts::default();
+        let supervisor = Supervisor::new(root, Arc::clone(&init), stages, facts.clone(), log);
         let (images, models) = supervisor.outcomes();
         let (stop, stopped) = oneshot::channel();
         let task = Mutex::new(Some((stop, tokio::spawn(supervisor.run(stopped)))));
@@ -84,7 +89,7 @@ impl Workload {
                 init,
                 images,
                 models,
-                attested,
+                facts,
                 task,
             }),
         }
@@ -135,11 +140,17 @@ impl Workload {
 
     /// Adds evidence and models to the answer of `Status`, with figures of this moment. Reads /proc: some milliseconds.
     pub fn status(&self, out: &mut StatusResponse) {
-        if let Some(summary) = self.shared.attested.summary() {
+        if let Some(summary) = self.shared.facts.attested.summary() {
             out.evidence = status::evidence(summary);
         }
         let loaded: Vec<_> = self.shared.models.values().filter_map(Outcome::now).collect();
         out.models = status::models(loaded.iter().map(AsRef::as_ref));
+    }
+
+    /// The signed boot record, once everything that the policy names is there. A policy without keys has none: it attests to
+    /// nobody.
+    pub fn record(&self) -> Option<String> {
+        self.shared.facts.recorded.text()
     }
 
     /// Ends all pulls, zeroes keys and model memory. Whoever waits gets [`WorkloadError::ShutDown`]. Containers must have

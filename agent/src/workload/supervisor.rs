@@ -26,6 +26,7 @@ use super::{
     memory::{self, MemoryPlan},
     model::{LoadedModel, ModelPull, processors},
     outcome::{Outcome, Promise, promise},
+    record::{self, Recorded},
     registries::Registries,
     store::Store,
 };
@@ -46,8 +47,18 @@ pub(crate) struct Supervisor {
     init: Arc<BootInfo>,
     stages: StageLog,
     attested: Attested,
+    recorded: Recorded,
     given: Given,
     log: Logger,
+}
+
+/// What the supervisor finds out, for those who ask.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Facts {
+    /// By the key broker.
+    pub(crate) attested: Attested,
+    /// When everything is there.
+    pub(crate) recorded: Recorded,
 }
 
 /// What was promised. Taken back when it is dropped.
@@ -81,13 +92,15 @@ struct Settled {
 
 impl Supervisor {
     /// A workload whose memory file systems will lie below `root`. Does nothing yet.
-    pub(crate) fn new(root: &Path, init: Arc<BootInfo>, stages: StageLog, attested: Attested, log: Logger) -> Self {
+    pub(crate) fn new(root: &Path, init: Arc<BootInfo>, stages: StageLog, facts: Facts, log: Logger) -> Self {
         let given = Given::of(&init);
+        let Facts { attested, recorded } = facts;
         Self {
             root: root.to_owned(),
             init,
             stages,
             attested,
+            recorded,
             given,
             log,
         }
@@ -138,9 +151,29 @@ impl Supervisor {
         }
         promised.fulfil(fetched.map(Arc::new));
         while pulls.join_next().await.is_some() {}
+        self.record();
         // With the last owner go the keys.
         promised.fulfil(Err(WorkloadError::ShutDown));
         pending().await
+    }
+
+    /// Makes the boot record, if everything that the policy names is there.
+    fn record(&self) {
+        let models = self.given.models.iter().map(|cell| cell.outcome.now());
+        let images = self.given.images.iter().all(|cell| cell.outcome.now().is_some());
+        let (Some(models), true, Some(summary)) = (models.collect::<Option<Vec<_>>>(), images, self.attested.summary())
+        else {
+            return;
+        };
+        match record::make(&self.init, summary, &models) {
+            Ok(Some(text)) => {
+                info!(self.log, "boot record made"; "bytes" => text.len());
+                self.recorded.keep(text);
+            }
+            Ok(None) => {}
+            // A number that JSON readers do not agree on, such as a model's version above 2^53: the pod runs without a record.
+            Err(error) => error!(self.log, "no boot record"; "error" => %error),
+        }
     }
 
     /// Divides memory, sets up clients and mounts stores. Nothing is dialled, and a model that cannot fit ends it here.

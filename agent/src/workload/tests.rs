@@ -3,6 +3,7 @@
 use cella_attest::{GuestEvidence, Launched, Tee};
 use cella_http::TrustedTime;
 use cella_policy::initdata;
+use cella_record::RecordKey;
 
 use super::*;
 use crate::{
@@ -36,6 +37,7 @@ fn start(folder: &tempfile::TempDir, policy: &PolicyText) -> (Workload, StageLog
         tee: Tee::Snp,
         evidence: Arc::new(NoEvidence),
         time: TrustedTime::unknown(),
+        record_key: RecordKey::generate().unwrap(),
     };
     (
         Workload::start_in(folder.path(), Arc::new(init), stages.clone(), testkit::log()),

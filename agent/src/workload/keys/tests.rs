@@ -8,8 +8,12 @@ use std::{
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use cella_attest::{Evidence, TdEvidence};
-use cella_kbs_client::{GarbageKind, jwe, wire::Attestation};
+use cella_kbs_client::{
+    GarbageKind, Opening, jwe,
+    wire::{Attestation, report_data},
+};
 use cella_policy::initdata;
+use cella_record::{RecordKey, SignedRecord};
 use http_body_util::{BodyExt, Full};
 use hyper::{Request, Response, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
@@ -19,7 +23,10 @@ use tokio::{net::TcpListener, task::JoinSet};
 use super::*;
 use crate::{
     evidence::EvidenceSource,
-    workload::testkit::{self, IMAGE_KID, MODEL_KID, PolicyText},
+    workload::{
+        record,
+        testkit::{self, IMAGE_KID, MODEL_KID, PolicyText},
+    },
 };
 
 const BROKER: &str = "https://10.0.2.2:8443";
@@ -260,6 +267,7 @@ fn init(platform: &Arc<Platform>) -> BootInfo {
         tee: platform.tee,
         evidence: Arc::clone(platform) as Arc<dyn EvidenceSource>,
         time: TrustedTime::unknown(),
+        record_key: RecordKey::generate().unwrap(),
     }
 }
 
@@ -312,6 +320,38 @@ async fn t10_the_time_is_the_brokers_whatever_the_machines_clock_says() {
     broker.fetch(&init).await.0.unwrap();
     let now = init.time.now().unwrap().as_secs();
     assert!((NOW..NOW + 60).contains(&now), "{now}");
+}
+
+#[tokio::test]
+async fn the_boot_record_rests_on_the_evidence_that_the_broker_accepted() {
+    let platform = Platform::new(Tee::Snp);
+    let broker = Broker::start(|_| (200, vec![5; 32])).await;
+    let init = init(&platform);
+    let (_keyring, _, attested) = broker.fetch(&init).await;
+    let text = record::make(&init, attested.summary().unwrap(), &[]).unwrap().unwrap();
+    let signed = SignedRecord::parse(text.as_bytes()).unwrap();
+    let said = &signed.record;
+    assert_eq!(
+        (said.measurement.0, &*said.initdata.bound),
+        ([7; 48], &*"08".repeat(32))
+    );
+    assert_eq!(said.broker.keys, [IMAGE_KID, MODEL_KID]);
+    let token = said.broker.token.as_ref().unwrap();
+    assert_eq!(
+        (&*token.id, token.issued, &token.signer),
+        ("0123456789abcdef", NOW, &None)
+    );
+    assert!((NOW..NOW + 60).contains(&said.time.unwrap().recorded));
+    assert_eq!(said.images.len(), init.policy.containers().len());
+    // From the record's key to the report: what a checker does.
+    let opening = Opening::from_bytes(signed.binding.opening.0);
+    assert!(opening.proves(&signed.binding.tee_key, &init.record_key.public().0));
+    let GuestEvidence::Snp(evidence) = GuestEvidence::from(&signed.evidence) else {
+        panic!("snp")
+    };
+    let report_data = report_data(&signed.binding.nonce, &signed.binding.tee_key, "");
+    assert_eq!(evidence.report[0x50..0x90], report_data);
+    assert_eq!(platform.quotes(), 1, "no evidence is made for the record");
 }
 
 #[tokio::test]

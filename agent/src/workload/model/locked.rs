@@ -10,6 +10,8 @@ use std::{
     path::Path,
 };
 
+use cella_oci::Digest;
+
 use super::region::{FreezeError, Frozen, Region};
 use crate::workload::proc::{self, FileId, Mapping};
 
@@ -21,6 +23,8 @@ const LOOKS: usize = 5;
 pub(crate) struct LockedFile {
     /// Path in the model.
     pub(crate) path: String,
+    /// Digest of the plaintext, as the model's configuration has it, which the manifest's digest covers.
+    pub(crate) digest: Option<Digest>,
     /// Length in bytes.
     pub(crate) bytes: u64,
     /// Length of the mapping.
@@ -36,7 +40,7 @@ pub(crate) struct LockedFile {
 
 impl LockedFile {
     /// Locks `region`, the memory of the file at `at`, and checks that it is so. Blocks.
-    pub(crate) fn lock(path: &str, at: &Path, region: Region) -> Result<Self, LockError> {
+    pub(crate) fn lock(path: &str, digest: Option<Digest>, at: &Path, region: Region) -> Result<Self, LockError> {
         let memory = region.freeze().map_err(LockError::Freeze)?;
         fs::set_permissions(at, Permissions::from_mode(0o444)).map_err(LockError::File)?;
         let id = FileId::of(&fs::metadata(at).map_err(LockError::File)?);
@@ -48,6 +52,7 @@ impl LockedFile {
         };
         Ok(Self {
             path: path.to_owned(),
+            digest,
             bytes,
             mapped,
             locked,

@@ -24,7 +24,10 @@ use std::{
     },
 };
 
-use cella_oci::modelpack::{self, Kind, MAX_CONFIG, ModelConfig, Rules, SealedLayer};
+use cella_oci::{
+    Digest,
+    modelpack::{self, Kind, MAX_CONFIG, ModelConfig, Rules, SealedLayer},
+};
 use cella_policy::ModelPolicy;
 use cella_seal::{DataKey, packet, place, stream::Layout};
 use slog::{Logger, info, warn};
@@ -139,7 +142,7 @@ impl ModelPull {
         let model = modelpack::sealed_model(&manifest, &rules).map_err(|error| self.artifact.content(error))?;
         let config = self.artifact.blob(&model.config, MAX_CONFIG).await?;
         let config = ModelConfig::parse(&config).map_err(|error| self.artifact.content(error))?;
-        model.diff_ids(&config).map_err(|error| self.artifact.content(error))?;
+        let digests = model.diff_ids(&config).map_err(|error| self.artifact.content(error))?;
         if let Some(layer) = model.plain.iter().find(|layer| layer.kind != Kind::Doc) {
             let media_type = layer.descriptor.media_type.clone();
             return Err(self.fault(layer.path.as_str(), FileFault::NotSealed { media_type }));
@@ -148,7 +151,9 @@ impl ModelPull {
             let layout = Layout::from_ciphertext_len(layer.descriptor.size);
             let layout =
                 layout.map_err(|error| self.fault(layer.path.as_str(), FileFault::Layout(Cause::new(error))))?;
-            Ok(FilePlan { layer, layout })
+            // As many as layers.
+            let digest = digests.get(layer.index).copied();
+            Ok(FilePlan { layer, layout, digest })
         });
         let files = files.collect::<Result<Vec<_>, _>>()?;
         let found = files
@@ -264,6 +269,8 @@ impl ModelPull {
 struct FilePlan {
     layer: SealedLayer,
     layout: Layout,
+    /// Of the plaintext, as the configuration has it.
+    digest: Option<Digest>,
 }
 
 /// A model between nothing and ready. Dropping it zeroes the memory first and removes the files then.
@@ -282,7 +289,7 @@ impl Loading {
             let region =
                 Arc::into_inner(region).ok_or_else(|| WorkloadError::internal("locking a model", MemoryInUse))?;
             let at = staging.path().join(&plan.layer.path);
-            let file = LockedFile::lock(plan.layer.path.as_str(), &at, region);
+            let file = LockedFile::lock(plan.layer.path.as_str(), plan.digest, &at, region);
             locked.push(file.map_err(|error| WorkloadError::internal("locking a model", error))?);
         }
         let directory = staging
