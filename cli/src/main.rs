@@ -20,6 +20,7 @@ mod model;
 mod node;
 mod policy;
 mod ps;
+mod record;
 mod reference;
 mod signing;
 mod status;
@@ -67,6 +68,10 @@ enum Command {
     Kbs(kbs::KbsCommand),
     /// Ask a running guest how far it is and what it holds.
     Status(status::StatusArgs),
+    /// Fetch the signed record of a guest's boot.
+    Record(record::RecordArgs),
+    /// Check a guest's boot record: signature, evidence, and what is expected of it. Needs no network.
+    VerifyRecord(Box<record::VerifyRecordArgs>),
     /// Check whether this node can run pods, and say what to do.
     Doctor(doctor::DoctorArgs),
     /// Write what a node's containerd needs, after showing the difference.
@@ -106,6 +111,8 @@ async fn run(command: Command) -> anyhow::Result<String> {
         Command::Reference(command) => Ok(reference::run(&command)?),
         Command::Kbs(command) => Ok(kbs::run(command).await?),
         Command::Status(args) => Ok(status::run(&args).await?),
+        Command::Record(args) => Ok(record::fetch(&args).await?),
+        Command::VerifyRecord(args) => Ok(record::verify(&args)?),
         Command::Doctor(args) => Ok(doctor::run(&args)?),
         Command::Install(args) => Ok(install::install(&args)?),
         Command::Uninstall(args) => Ok(install::uninstall(&args)?),

@@ -20,6 +20,16 @@ use crate::node::{NodeArgs, NodeError, Pod};
 /// `cellactl status`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct StatusArgs {
+    #[command(flatten)]
+    target: Target,
+    /// For programs.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Whose agent is asked.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Target {
     /// The pod on this node: its name, namespace/name, sandbox id or the beginning of it.
     #[arg(required_unless_present = "vsock")]
     pod: Option<String>,
@@ -31,14 +41,11 @@ pub(crate) struct StatusArgs {
     /// Port of the agent, with --vsock.
     #[arg(long, default_value_t = cella_protos::AGENT_PORT)]
     port: u32,
-    /// For programs.
-    #[arg(long)]
-    json: bool,
 }
 
 /// Asks once.
 pub(crate) async fn run(args: &StatusArgs) -> Result<String, StatusError> {
-    let status = fetch(args).await?;
+    let status = args.target.ask(StatusRequest::new()).await?;
     Ok(if args.json {
         json::render(&status)
     } else {
@@ -46,18 +53,19 @@ pub(crate) async fn run(args: &StatusArgs) -> Result<String, StatusError> {
     })
 }
 
-async fn fetch(args: &StatusArgs) -> Result<StatusResponse, StatusError> {
-    let agent = match (&args.vsock, &args.pod) {
-        (Some(socket), _) => client(connect::connect(socket, args.port).await?),
-        (None, pod) => agent_of(&args.node.pod(pod.as_deref().unwrap_or_default())?).await?,
-    };
-    let context = ttrpc::context::with_duration(TIMEOUT);
-    agent
-        .status(context, &StatusRequest::new())
-        .await
-        .map_err(|source| StatusError::Agent {
+impl Target {
+    /// Asks the agent for its status.
+    pub(crate) async fn ask(&self, request: StatusRequest) -> Result<StatusResponse, StatusError> {
+        let agent = match (&self.vsock, &self.pod) {
+            (Some(socket), _) => client(connect::connect(socket, self.port).await?),
+            (None, pod) => agent_of(&self.node.pod(pod.as_deref().unwrap_or_default())?).await?,
+        };
+        let context = ttrpc::context::with_duration(TIMEOUT);
+        let status = agent.status(context, &request).await;
+        status.map_err(|source| StatusError::Agent {
             source: Box::new(source),
         })
+    }
 }
 
 /// The agent of a pod on this node.

@@ -1,0 +1,42 @@
+//! Why there is no record, or none that is believed.
+
+use std::path::PathBuf;
+
+use cella_attest::AnchorError;
+use cella_attest::tdx::CollateralError;
+use cella_record::{ParseError, Refusal};
+
+use crate::files::FileError;
+use crate::status::StatusError;
+
+/// Why a record was not fetched or is not believed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum RecordError {
+    /// The agent.
+    #[error(transparent)]
+    Status(#[from] StatusError),
+    /// A file.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// None yet, or never.
+    #[error(
+        "the guest has no boot record: it is made when every image and model of the policy is there, and never for a policy without keys"
+    )]
+    NotThere,
+    /// No record, or one that was changed.
+    #[error("this is no boot record that anybody has signed")]
+    Parse(#[source] ParseError),
+    /// Bytes that are no text.
+    #[error("the boot record is not text")]
+    NotText,
+    /// The simulated root.
+    #[error("{} is no root certificate", path.display())]
+    Root { path: PathBuf, source: AnchorError },
+    /// The collateral.
+    #[error("{} is not Intel's collateral", path.display())]
+    Collateral { path: PathBuf, source: CollateralError },
+    /// Not believed, or not as expected.
+    #[error("the boot record is refused")]
+    Refused(#[source] Box<Refusal>),
+}

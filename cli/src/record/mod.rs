@@ -1,0 +1,238 @@
+//! `cellactl record` and `cellactl verify-record`: a guest's boot record, fetched from its agent and checked anywhere.
+//!
+//! The record is the guest's to make and anybody's to hand on: what makes it worth something is [`verify`], which believes
+//! nobody but the vendor's root, or a simulated one that is named, and the launch digests that the checker has measured.
+
+mod error;
+
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+use cella_attest::tdx::{Collateral, Roots, TdxOptions};
+use cella_attest::{Anchors, VerifyOptions};
+use cella_protos::agent::StatusRequest;
+use cella_record::{BootRecord, Checked, Expectations, Hex, MAX_TEXT, SignedRecord, TdxTrust, Trust, check};
+use serde_json::json;
+
+pub(crate) use self::error::RecordError;
+use crate::files;
+use crate::status::Target;
+use crate::units::grouped;
+
+/// `cellactl record`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct RecordArgs {
+    #[command(flatten)]
+    target: Target,
+    /// Write it to a file in place of standard output.
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+}
+
+/// `cellactl verify-record`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct VerifyRecordArgs {
+    /// The record, as `cellactl record` gave it.
+    file: PathBuf,
+    /// Launch digests that are expected, as `cellactl measure` prints them.
+    #[arg(long, required = true, value_delimiter = ',', value_name = "HEX")]
+    measurement: Vec<Hex<48>>,
+    /// The initdata document that the guest must have been launched with: then images, models, keys and broker must be its policy's.
+    #[arg(long, value_name = "FILE")]
+    initdata: Option<PathBuf>,
+    /// Digests of initdata documents, as `cellactl policy digest` prints them, one of which it must be.
+    #[arg(long, value_delimiter = ',', value_name = "HEX")]
+    policy_digest: Vec<Hex<32>>,
+    /// Digests of models, of the manifest or of a file's plaintext, that must be there: sha256:…
+    #[arg(long, value_delimiter = ',', value_name = "DIGEST")]
+    model_digest: Vec<String>,
+    /// Digests of images that must be there: sha256:…
+    #[arg(long, value_delimiter = ',', value_name = "DIGEST")]
+    image_digest: Vec<String>,
+    /// Thumbprints, one of which must be of the key that signed the broker's statement.
+    #[arg(long, value_delimiter = ',', value_name = "KID")]
+    broker_key: Vec<String>,
+    /// Not booted before this, in seconds since the Unix epoch.
+    #[arg(long, value_name = "SECONDS")]
+    not_before: Option<u64>,
+    /// Not booted after this, in seconds since the Unix epoch.
+    #[arg(long, value_name = "SECONDS")]
+    not_after: Option<u64>,
+    /// Development only: root certificate of a simulated platform, PEM. Its guests are not protected.
+    #[arg(long, value_name = "PEM")]
+    simulated_root: Option<PathBuf>,
+    /// Intel's collateral for the platform, JSON; needed for TDX.
+    #[arg(long, value_name = "FILE")]
+    collateral: Option<PathBuf>,
+    /// Accept Milan, whose attestation keys can be extracted in software.
+    #[arg(long)]
+    allow_milan: bool,
+    /// For programs.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Fetches a record.
+pub(crate) async fn fetch(args: &RecordArgs) -> Result<String, RecordError> {
+    let request = StatusRequest {
+        record: true,
+        ..StatusRequest::new()
+    };
+    let text = args.target.ask(request).await?.record;
+    if text.is_empty() {
+        return Err(RecordError::NotThere);
+    }
+    // Whatever a guest says ends on a terminal or in a file: nothing but a record does.
+    SignedRecord::parse(&text).map_err(RecordError::Parse)?;
+    let text = String::from_utf8(text).map_err(|_| RecordError::NotText)?;
+    match &args.out {
+        None => Ok(text),
+        Some(path) => {
+            files::write(path, text.as_bytes())?;
+            Ok(format!("{}: {} bytes\n", path.display(), grouped(text.len() as u64)))
+        }
+    }
+}
+
+/// Checks a record.
+pub(crate) fn verify(args: &VerifyRecordArgs) -> Result<String, RecordError> {
+    let signed = SignedRecord::parse(&files::read(&args.file, MAX_TEXT as u64)?).map_err(RecordError::Parse)?;
+    let initdata = args
+        .initdata
+        .as_deref()
+        .map(|path| files::read(path, MAX_INPUT))
+        .transpose()?;
+    let expected = Expectations {
+        measurements: args.measurement.clone(),
+        policies: args.policy_digest.clone(),
+        models: args.model_digest.clone(),
+        images: args.image_digest.clone(),
+        token_signers: args.broker_key.clone(),
+        booted: (args.not_before.is_some() || args.not_after.is_some())
+            .then(|| args.not_before.unwrap_or(0)..=args.not_after.unwrap_or(u64::MAX)),
+        document: initdata.as_deref(),
+        allow_simulated: args.simulated_root.is_some(),
+    };
+    let checked = judge(args, &signed, &expected)?;
+    Ok(if args.json {
+        for_programs(&signed.record, &checked)
+    } else {
+        for_people(&signed.record, &checked)
+    })
+}
+
+fn judge(args: &VerifyRecordArgs, signed: &SignedRecord, expected: &Expectations<'_>) -> Result<Checked, RecordError> {
+    let (mut snp_roots, mut tdx_roots) = (Anchors::amd(), Roots::intel());
+    if let Some(path) = &args.simulated_root {
+        let pem = files::read_text(path, MAX_INPUT)?;
+        let failed = |source| RecordError::Root {
+            path: path.clone(),
+            source,
+        };
+        snp_roots = snp_roots.with_simulated_pem(&pem).map_err(failed)?;
+        tdx_roots = tdx_roots.with_simulated_pem(&pem).map_err(failed)?;
+    }
+    let collateral =
+        match &args.collateral {
+            None => None,
+            Some(path) => Some(Collateral::from_json(&files::read(path, MAX_INPUT)?).map_err(|source| {
+                RecordError::Collateral {
+                    path: path.clone(),
+                    source,
+                }
+            })?),
+        };
+    // The desk's own clock: whoever checks trusts it.
+    let now = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or(Duration::ZERO);
+    let snp = VerifyOptions::default().at(now).allow_milan(args.allow_milan);
+    let options = TdxOptions::default();
+    let trust = Trust {
+        roots: &snp_roots,
+        snp: &snp,
+        tdx: collateral.as_ref().map(|collateral| TdxTrust {
+            collateral,
+            roots: &tdx_roots,
+            options: &options,
+            now,
+        }),
+    };
+    check(signed, &trust, expected).map_err(|refusal| RecordError::Refused(Box::new(refusal)))
+}
+
+/// What is proved first, then what the guest says.
+fn for_people(record: &BootRecord, checked: &Checked) -> String {
+    let mut text = String::from("boot record: genuine, and as expected\n");
+    let mut line = |name: &str, value: &str| text.push_str(&format!("  {name:<12} {value}\n"));
+    let tee = checked.tee.to_string();
+    line(
+        "TEE",
+        &if checked.simulated {
+            tee + ", SIMULATED: nothing protects this guest"
+        } else {
+            tee
+        },
+    );
+    line("measurement", &hex::encode(checked.measurement));
+    line("TCB", &checked.tcb);
+    line("policy", &record.initdata.sha256.to_string());
+    if let Some(policy) = &record.policy {
+        line("", &format!("{} revision {}", printable(&policy.name), policy.revision));
+    }
+    for image in &record.images {
+        line(
+            "image",
+            &format!("{}: {}", printable(&image.container), printable(&image.image)),
+        );
+    }
+    for model in &record.models {
+        let (name, artifact) = (printable(&model.name), printable(&model.artifact));
+        line("model", &format!("{name} version {}: {artifact}", model.version));
+        for file in &model.files {
+            let (path, digest) = (printable(&file.path), printable(&file.digest));
+            let (bytes, locked) = (grouped(file.bytes), grouped(file.locked_bytes));
+            line("", &format!("{path}: {digest}, {bytes} bytes, {locked} locked"));
+        }
+    }
+    line("keys from", &printable(&record.broker.url));
+    for key in &record.broker.keys {
+        line("", &printable(key));
+    }
+    if let Some(token) = &record.broker.token {
+        let signer = token.signer.as_deref().map_or("no pinned key".to_owned(), printable);
+        line(
+            "",
+            &format!(
+                "session {} in its audit log, signed with {signer}",
+                printable(&token.id)
+            ),
+        );
+    }
+    match record.time {
+        Some(time) => line("booted", &format!("{} (Unix time, by the broker's clock)", time.booted)),
+        None => line("booted", "at a time that the broker has not told"),
+    }
+    text
+}
+
+fn for_programs(record: &BootRecord, checked: &Checked) -> String {
+    let value = json!({
+        "verified": true, "tee": checked.tee, "simulated": checked.simulated,
+        "measurement": hex::encode(checked.measurement), "tcb": checked.tcb, "record": record,
+    });
+    format!("{value:#}\n")
+}
+
+/// A guest's text, fit for a terminal.
+fn printable(text: &str) -> String {
+    text.chars()
+        .map(|c| if c == ' ' || c.is_ascii_graphic() { c } else { '?' })
+        .collect()
+}
+
+/// Documents and collateral.
+const MAX_INPUT: u64 = 1 << 20;
+
+#[cfg(test)]
+mod tests;
