@@ -280,6 +280,13 @@ pub(crate) fn measure(stack: &Stack, image: &str) -> Result<String> {
     Ok(out.trim().to_owned())
 }
 
+/// The thumbprint of the key that signs the broker's tokens now.
+pub(crate) fn token_key(stack: &Stack) -> Result<String> {
+    let keys: serde_json::Value = serde_json::from_str(&stack.kbs(&["jwks"])?)?;
+    let kid = keys.pointer("/keys/0/kid").and_then(serde_json::Value::as_str);
+    Ok(kid.context("the broker has no key for tokens")?.to_owned())
+}
+
 /// A refusal as a person sees it: `ctr` fails, says all of `words`, and the container's own output is not there.
 pub(crate) fn refused(outcome: &Outcome, words: &[&str]) -> Result<()> {
     ensure!(outcome.code != 0, "it ran: {outcome:?}");

@@ -2,6 +2,7 @@
 //!
 //! `cargo test -p cella-tests --test e2e -- NAME` runs the cases whose name contains NAME. Needs root and `make build guest-image`.
 mod broker;
+mod clock;
 mod config;
 mod content;
 mod denial;
@@ -13,6 +14,7 @@ mod launch;
 mod light;
 mod network;
 mod operator;
+mod record;
 mod task;
 
 use std::{process::ExitCode, sync::Arc};
@@ -25,7 +27,7 @@ type Case = fn(&Fixture) -> anyhow::Result<()>;
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);
-    let groups: [(&str, &[(&str, Case)]); 12] = [
+    let groups: [(&str, &[(&str, Case)]); 14] = [
         ("light", light::CASES),
         ("launch", launch::CASES),
         ("denial", denial::CASES),
@@ -37,6 +39,8 @@ fn main() -> ExitCode {
         ("config", config::CASES),
         ("network", network::CASES),
         ("operator", operator::CASES),
+        ("record", record::CASES),
+        ("clock", clock::CASES),
         ("task", task::CASES),
     ];
     let cases = groups.iter().flat_map(|(group, cases)| {

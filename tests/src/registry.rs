@@ -1,9 +1,69 @@
 //! The registry's storage, as its operator (an attacker) can change it.
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    net::{TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::Stack;
+use crate::{Stack, process::wait_until};
+
+/// A second registry on the same storage, with another certificate; ends when dropped.
+pub struct Second {
+    port: u16,
+    process: Child,
+}
+
+impl Second {
+    /// Starts it; its files lie in `dir`.
+    ///
+    /// # Errors
+    /// When it does not start to listen within 20 seconds.
+    pub fn start(stack: &Stack, dir: &Path, certificate: &Path, key: &Path) -> Result<Self> {
+        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let config = dir.join("registry.yml");
+        fs::write(
+            &config,
+            format!(
+                "version: 0.1\nlog: {{ level: warn }}\nstorage: {{ filesystem: {{ rootdirectory: {root} }} }}\n\
+                 http: {{ addr: \"127.0.0.1:{port}\", tls: {{ certificate: {certificate}, key: {key} }} }}\n",
+                root = stack.var("REGISTRY_ROOT"),
+                certificate = certificate.display(),
+                key = key.display(),
+            ),
+        )?;
+        let log = fs::File::create(dir.join("registry.log"))?;
+        let process = Command::new("docker-registry")
+            .arg("serve")
+            .arg(&config)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .context("docker-registry")?;
+        let second = Self { port, process };
+        wait_until(Duration::from_secs(20), || {
+            Ok(TcpStream::connect(("127.0.0.1", port)).ok())
+        })?;
+        Ok(second)
+    }
+
+    /// Where the guest finds it.
+    #[must_use]
+    pub fn guest_url(&self) -> String {
+        format!("https://10.0.2.2:{}", self.port)
+    }
+}
+
+impl Drop for Second {
+    fn drop(&mut self) {
+        self.process.kill().ok();
+        self.process.wait().ok();
+    }
+}
 
 /// A blob in the registry's storage; put back when dropped.
 pub struct Blob {

@@ -22,6 +22,8 @@ pub struct Workload {
     pub model: Option<(String, String, String, u64)>,
     /// Further lines of the container's table.
     pub container: String,
+    /// Further lines of the broker's table.
+    pub broker: String,
 }
 
 /// A written policy.
@@ -46,6 +48,7 @@ impl Workload {
             registry: stack.var("REGISTRY_GUEST").to_owned(),
             model: None,
             container: String::new(),
+            broker: String::new(),
         }
     }
 
@@ -70,10 +73,11 @@ impl Workload {
     pub fn write(&self, stack: &Stack) -> Result<Written> {
         let quoted = |items: &[String]| toml::Value::from(items.to_vec()).to_string();
         let mut text = format!(
-            "[kbs]\nurl = {kbs:?}\nca = {kbs_ca:?}\n[[registry]]\nname = {name:?}\nendpoint = {endpoint:?}\nca = {ca:?}\n\
+            "[kbs]\nurl = {kbs:?}\nca = {kbs_ca:?}\n{broker}[[registry]]\nname = {name:?}\nendpoint = {endpoint:?}\nca = {ca:?}\n\
              [[container]]\nname = \"probe\"\nimage = {image:?}\nimage-keys = {keys}\nargs = {args}\n",
             kbs = self.kbs,
             kbs_ca = stack.var("KBS_CA"),
+            broker = self.broker,
             name = stack.var("REGISTRY"),
             endpoint = self.registry,
             ca = stack.var("REGISTRY_CA"),
