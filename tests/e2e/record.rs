@@ -118,7 +118,7 @@ fn verified_and_tampered(f: &Fixture) -> Result<()> {
     ensure!(told.get("simulated") == Some(&Value::Bool(true)), "{told}");
     ensure!(at("/measurement")? == f.launch_digest(), "{record}");
     ensure!(
-        at("/broker/keys")? == &serde_json::json!([IMAGE_KEY, MODEL_KEY]),
+        at("/broker/keys/0/key")? == IMAGE_KEY && at("/broker/keys/1/key")? == MODEL_KEY,
         "{record}"
     );
     ensure!(

@@ -20,6 +20,7 @@ use cella_kbs_client::{
     token::{KeyThumbprint, Token},
 };
 use cella_policy::KeyId;
+use cella_record::KeyRecord;
 use cella_seal::Kek;
 
 use super::error::{Cause, WorkloadError, printable};
@@ -90,7 +91,7 @@ pub(crate) struct Summary {
     /// The broker's address.
     pub(crate) kbs: String,
     /// Keys released so far.
-    pub(crate) keys: Vec<String>,
+    pub(crate) keys: Vec<KeyRecord>,
     /// For the boot record.
     pub(crate) proof: Option<Proof>,
 }
@@ -102,7 +103,7 @@ impl Attested {
     }
 
     /// Keys released so far.
-    fn keys(&self) -> Vec<String> {
+    fn keys(&self) -> Vec<KeyRecord> {
         self.summary().map(|summary| summary.keys).unwrap_or_default()
     }
 
@@ -112,7 +113,10 @@ impl Attested {
 
     fn released(&self, key: &KeyId) {
         if let Some(summary) = self.0.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
-            summary.keys.push(key.to_string());
+            let token = summary.proof.as_ref().and_then(|proof| proof.token.as_ref());
+            let session = token.map(|token| token.id.clone()).unwrap_or_default();
+            let key = key.to_string();
+            summary.keys.push(KeyRecord { key, session });
         }
     }
 }

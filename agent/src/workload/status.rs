@@ -20,7 +20,7 @@ pub(crate) fn evidence(summary: Summary) -> MessageField<agent::Evidence> {
         host_data: summary.host_data,
         tcb: summary.tcb,
         kbs: summary.kbs,
-        keys: summary.keys,
+        keys: summary.keys.into_iter().map(|released| released.key).collect(),
         ..Default::default()
     })
 }

@@ -196,18 +196,15 @@ fn for_people(record: &BootRecord, checked: &Checked) -> String {
         }
     }
     line("keys from", &printable(&record.broker.url));
-    for key in &record.broker.keys {
-        line("", &printable(key));
+    for released in &record.broker.keys {
+        line(
+            "",
+            &printable(&format!("{} in session {}", released.key, released.session)),
+        );
     }
     if let Some(token) = &record.broker.token {
         let signer = token.signer.as_deref().map_or("no pinned key".to_owned(), printable);
-        line(
-            "",
-            &format!(
-                "session {} in its audit log, signed with {signer}",
-                printable(&token.id)
-            ),
-        );
+        line("token", &format!("{}, signed with {signer}", printable(&token.id)));
     }
     match record.time {
         Some(time) => line("booted", &format!("{} (Unix time, by the broker's clock)", time.booted)),

@@ -5,8 +5,8 @@ use cella_attest::{GuestEvidence, Launched};
 use cella_kbs_client::TeeKey;
 use cella_kbs_client::wire::report_data;
 use cella_record::{
-    BindingText, BrokerRecord, EvidenceText, ImageRecord, InitdataRecord, ModelFileRecord, ModelRecord, RecordKey, Tee,
-    TimeRecord, VERSION,
+    BindingText, BrokerRecord, EvidenceText, ImageRecord, InitdataRecord, KeyRecord, ModelFileRecord, ModelRecord,
+    RecordKey, Tee, TimeRecord, VERSION,
 };
 use clap::Parser;
 
@@ -62,7 +62,10 @@ impl Desk {
             broker: BrokerRecord {
                 url: "https://kbs.example:8443".into(),
                 token: None,
-                keys: vec!["kbs:///demo/model-kek/1".into()],
+                keys: vec![KeyRecord {
+                    key: "kbs:///demo/model-kek/1".into(),
+                    session: "0011223344556677".into(),
+                }],
             },
             time: Some(TimeRecord {
                 booted: 1_800_000_000,
@@ -115,7 +118,7 @@ fn a_genuine_record_is_told_in_words_and_to_programs() {
         "SIMULATED",
         "models/demo version 3",
         &format!("{} bytes", grouped(1_716_800)),
-        "kbs:///demo/model-kek/1",
+        "kbs:///demo/model-kek/1 in session 0011223344556677",
         "server?[31m",
     ] {
         assert!(text.contains(part), "{part} is not in:\n{text}");

@@ -5,6 +5,7 @@
 //!  handshake, time known ───▶ all of it at that time
 //!  time becomes known ──────▶ whatever is on probation, all of it at that time: released, or every request fails from now on
 //! ```
+//! A session that is resumed was verified when it was made, by the same client.
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;

@@ -27,8 +27,8 @@ pub use canonical::CanonicalError;
 pub use evidence::{EvidenceText, SnpText, TdxText};
 pub use key::{KeyError, RecordKey};
 pub use record::{
-    BootRecord, BrokerRecord, ImageRecord, InitdataRecord, ModelFileRecord, ModelRecord, PolicyRecord, Tee, TimeRecord,
-    TokenRecord, VERSION,
+    BootRecord, BrokerRecord, ImageRecord, InitdataRecord, KeyRecord, ModelFileRecord, ModelRecord, PolicyRecord, Tee,
+    TimeRecord, TokenRecord, VERSION,
 };
 pub use signed::{BindingText, MAX_TEXT, ParseError, SignedRecord};
 #[cfg(feature = "verify")]

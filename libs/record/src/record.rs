@@ -139,7 +139,18 @@ pub struct BrokerRecord {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<TokenRecord>,
     /// The keys that it released, in that order.
-    pub keys: Vec<String>,
+    pub keys: Vec<KeyRecord>,
+}
+
+/// A key's release: with `session` and `key`, a line of the broker's audit log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct KeyRecord {
+    /// The key: `kbs:///repository/type/tag`.
+    pub key: String,
+    /// The session in which it was released; empty where the broker gives sessions no name. All have that of the token, unless the broker
+    /// ended a session before the last key.
+    pub session: String,
 }
 
 /// What an attestation token said. The token itself is nobody's business but the guest's.

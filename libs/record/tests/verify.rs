@@ -12,8 +12,8 @@ use cella_kbs_client::{Opening, TeeKey};
 use cella_policy::{Policy, initdata};
 use cella_record::{
     Base64, BindingText, BootRecord, BrokerRecord, EvidenceText, Expectations, Hex, ImageRecord, InitdataRecord,
-    ModelFileRecord, ModelRecord, ParseError, PolicyRecord, RecordKey, Refusal, SignedRecord, SnpText, TdxText,
-    TdxTrust, Tee, TimeRecord, TokenRecord, Trust, VERSION, check,
+    KeyRecord, ModelFileRecord, ModelRecord, ParseError, PolicyRecord, RecordKey, Refusal, SignedRecord, SnpText,
+    TdxText, TdxTrust, Tee, TimeRecord, TokenRecord, Trust, VERSION, check,
 };
 
 static AUTHORITY: LazyLock<Authority> = LazyLock::new(|| Authority::generate().unwrap());
@@ -39,6 +39,13 @@ fn policy() -> Policy {
     initdata::parse(document.as_bytes(), initdata::Algorithm::Sha256)
         .unwrap()
         .policy
+}
+
+fn released(key: &str) -> KeyRecord {
+    KeyRecord {
+        key: key.to_owned(),
+        session: "0011223344556677".into(),
+    }
 }
 
 /// A guest with everything that a record is made of.
@@ -114,7 +121,7 @@ impl Guest {
                     issued: BOOTED + 3,
                     signer: Some(SIGNER.into()),
                 }),
-                keys: policy.key_ids().into_iter().map(ToString::to_string).collect(),
+                keys: policy.key_ids().into_iter().map(|kid| released(kid.as_str())).collect(),
             },
             time: Some(TimeRecord {
                 booted: BOOTED,
@@ -296,7 +303,7 @@ fn what_the_policy_says_cannot_be_said_otherwise() {
         (|r| r.models[0].artifact = swap(&r.models[0].artifact), "models"),
         (|r| r.models[0].files[0].bytes += 1, "models"),
         (|r| r.broker.keys.truncate(1), "keys"),
-        (|r| r.broker.keys.push("kbs:///demo/other/1".into()), "keys"),
+        (|r| r.broker.keys.push(released("kbs:///demo/other/1")), "keys"),
         (|r| r.broker.url.push('1'), "broker"),
         (|r| r.broker.token = None, "token's signer"),
         (|r| r.broker.token.as_mut().unwrap().signer = None, "token's signer"),

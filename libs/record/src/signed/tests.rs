@@ -2,7 +2,7 @@ use super::*;
 use crate::bytes::Base64;
 use crate::evidence::SnpText;
 use crate::record::{
-    BrokerRecord, ImageRecord, InitdataRecord, ModelFileRecord, ModelRecord, Tee, TimeRecord, TokenRecord,
+    BrokerRecord, ImageRecord, InitdataRecord, KeyRecord, ModelFileRecord, ModelRecord, Tee, TimeRecord, TokenRecord,
 };
 
 pub(crate) fn record(key: &RecordKey) -> BootRecord {
@@ -41,7 +41,10 @@ pub(crate) fn record(key: &RecordKey) -> BootRecord {
                 issued: 1_800_000_000,
                 signer: None,
             }),
-            keys: vec!["kbs:///demo/model-kek/1".into()],
+            keys: vec![KeyRecord {
+                key: "kbs:///demo/model-kek/1".into(),
+                session: "0011223344556677".into(),
+            }],
         },
         time: Some(TimeRecord {
             booted: 1_799_999_990,

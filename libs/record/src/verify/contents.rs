@@ -74,7 +74,7 @@ fn policy_models(policy: &Policy) -> BTreeSet<(String, u64, String, u64)> {
 }
 
 fn keys(record: &BootRecord) -> BTreeSet<String> {
-    record.broker.keys.iter().cloned().collect()
+    record.broker.keys.iter().map(|released| released.key.clone()).collect()
 }
 
 fn policy_keys(policy: &Policy) -> BTreeSet<String> {
