@@ -29,7 +29,8 @@ use crate::hex_bytes::Hex;
 mod tdx;
 
 pub use tdx::{
-    KNOWN_TDX_FIRMWARE, KnownTdxFirmware, PageOrder, TdvfError, TdxLaunchInputs, TdxRegisters, mrtd, tdx_registers,
+    KNOWN_TDX_FIRMWARE, KnownTdxFirmware, PageOrder, TdvfError, TdxBoot, TdxLaunchInputs, TdxRegisters, mrtd, tdx_boot,
+    tdx_registers,
 };
 
 /// Largest firmware that is read, in bytes.

@@ -1,9 +1,10 @@
-//! The simulated platform's keys and reports: AMD's formats under a root that anybody can make.
+//! The simulated platform's keys, reports and quotes: AMD's and Intel's formats under roots that anybody can make.
 //!
-//! What comes out of here verifies with the code that verifies AMD's reports, once a verifier has been told to believe the root
-//! ([`crate::Anchors::with_simulated`]). It proves nothing about hardware: whoever holds the files of a [`Chip`] can sign any report.
+//! What comes out of here verifies with the code that verifies AMD's reports and Intel's quotes, once a verifier has been told to believe the root
+//! ([`crate::Anchors::with_simulated`], [`crate::tdx::Roots::with_simulated`]). It proves nothing about hardware: whoever holds the files of a [`Chip`] or a [`TdAuthority`] can sign anything.
 //!
-//! The processor is a Genoa, whose root is an RSA-2048 key instead of RSA-4096: pure-Rust key generation is slow.
+//! The SNP processor is a Genoa, whose root is an RSA-2048 key instead of RSA-4096: pure-Rust key generation is slow. The TDX platform is one of a
+//! family that Intel has none of.
 
 mod authority;
 mod certificate;
@@ -14,7 +15,7 @@ mod td;
 pub use authority::Authority;
 pub use chip::{Chip, ChipSpec};
 pub use claims::Claims;
-pub use td::{TdAuthority, TdJudgement, TdRevoked};
+pub use td::{TdAuthority, TdJudgement, TdPaths, TdRevoked};
 
 use std::{io, path::PathBuf};
 

@@ -44,6 +44,8 @@ mod tcb_info;
 #[cfg(feature = "verify")]
 mod verify;
 
+#[cfg(feature = "measure")]
+pub(crate) use event_log::extend;
 pub use event_log::{Event, EventLog, EventLogError};
 pub use head::QuoteError;
 pub use local::{LOCAL_REPORT_LEN, LocalReport, LocalReportError};

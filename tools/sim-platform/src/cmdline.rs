@@ -4,13 +4,13 @@
 //! launched and not what is said about it, so this parser takes nothing on trust: each option that matters must stand exactly once,
 //! and an option that could change what is launched behind its back is refused. Anything it cannot place is an error.
 
+mod guest;
 mod keyval;
 mod options;
 
 use std::{ffi::OsStr, os::unix::ffi::OsStrExt, path::PathBuf};
 
-use base64::{Engine, engine::general_purpose::STANDARD};
-
+pub(crate) use guest::GuestObject;
 use keyval::KeyVals;
 use options::Arity;
 pub(crate) use options::TableLoader;
@@ -26,10 +26,10 @@ pub(crate) struct Launch {
     pub(crate) append: String,
     /// vCPUs at start, which are all there ever are.
     pub(crate) vcpus: u32,
-    /// Guest policy of the launch.
-    pub(crate) policy: u64,
-    /// HOST_DATA of the launch; zeros when none was given.
-    pub(crate) host_data: [u8; 32],
+    /// Memory in MiB at start, which is all there ever is; none where the command line does not say how much.
+    pub(crate) memory_mib: Option<u64>,
+    /// What would protect the guest, with what is bound to it.
+    pub(crate) guest: GuestObject,
     /// The firmware that boots the kernel; none where QEMU's own does, which is not what is measured.
     pub(crate) firmware_boot: Option<FirmwareBoot>,
 }
@@ -104,7 +104,8 @@ struct Found<'a> {
     initrd: Option<&'a [u8]>,
     append: Option<&'a str>,
     vcpus: Option<u32>,
-    guest: Option<SnpGuest>,
+    memory_mib: Option<u64>,
+    guest: Option<GuestObject>,
     firmware: Option<&'a [u8]>,
     table: Option<TableLoader>,
 }
@@ -117,8 +118,9 @@ impl<'a> Found<'a> {
             "initrd" => once("-initrd", &mut self.initrd, value),
             "append" => once("-append", &mut self.append, text()?),
             "smp" => once("-smp", &mut self.vcpus, vcpus(text()?)?),
-            "object" => match SnpGuest::parse(text()?)? {
-                Some(guest) => once("-object sev-snp-guest", &mut self.guest, guest),
+            "m" => once("-m", &mut self.memory_mib, memory_mib(text()?)?),
+            "object" => match GuestObject::parse(text()?)? {
+                Some(guest) => once(GUEST, &mut self.guest, guest),
                 None => Ok(()),
             },
             "machine" | "M" => options::check_machine(text()?),
@@ -142,18 +144,27 @@ impl<'a> Found<'a> {
             (Some(_), None) => return Err(missing("-device loader, without which -bios enforces nothing")),
             (None, Some(_)) => return Err(missing("-bios, without which -device loader changes the guest")),
         };
-        let SnpGuest { policy, host_data } = self.guest.ok_or(missing("-object sev-snp-guest"))?;
+        let guest = self.guest.ok_or(missing(GUEST))?;
+        if firmware_boot.is_some() && matches!(guest, GuestObject::Tdx { .. }) {
+            return Err(CmdlineError::Refused {
+                option: "-bios".to_owned(),
+                reason: "the firmware for TDX measures nothing where there is no TDX",
+            });
+        }
         Ok(Launch {
             kernel: OsStr::from_bytes(self.kernel.ok_or(missing("-kernel"))?).into(),
             initrd: OsStr::from_bytes(self.initrd.ok_or(missing("-initrd"))?).into(),
             append: self.append.ok_or(missing("-append"))?.to_owned(),
             vcpus: self.vcpus.ok_or(missing("-smp"))?,
-            policy,
-            host_data,
+            memory_mib: self.memory_mib,
+            guest,
             firmware_boot,
         })
     }
 }
+
+/// In errors: an object of a kind that this platform imitates.
+const GUEST: &str = "-object that binds a guest to its initdata";
 
 /// Puts a value in its place, unless one is there.
 fn once<T>(option: &'static str, place: &mut Option<T>, value: T) -> Result<(), CmdlineError> {
@@ -194,72 +205,20 @@ fn decimal(text: &str) -> Option<u32> {
     plain.then(|| text.parse().ok())?
 }
 
-/// The launch parameters that QEMU would hand to the security processor.
-struct SnpGuest {
-    policy: u64,
-    host_data: [u8; 32],
-}
-
-impl SnpGuest {
-    /// Reads the value of an `-object`; `None` when it is an object of another type.
-    fn parse(text: &str) -> Result<Option<Self>, CmdlineError> {
-        const OPTION: &str = "-object sev-snp-guest";
-        let wrong = |reason| CmdlineError::Value { option: OPTION, reason };
-        if text.starts_with('{') {
-            let json: serde_json::Value = serde_json::from_str(text).map_err(|_| CmdlineError::Value {
-                option: "-object",
-                reason: "not JSON",
-            })?;
-            return match json.get("qom-type").and_then(serde_json::Value::as_str) {
-                Some("sev-snp-guest") => Err(wrong("only its key=value form is read")),
-                _ => Ok(None),
-            };
-        }
-        let unreadable = |reason| CmdlineError::Value {
-            option: "-object",
-            reason,
-        };
-        let values = KeyVals::parse(text, "qom-type").map_err(unreadable)?;
-        if values.find("qom-type") != Some("sev-snp-guest") {
-            return Ok(None);
-        }
-        let known = [
-            "qom-type",
-            "id",
-            "cbitpos",
-            "reduced-phys-bits",
-            "policy",
-            "kernel-hashes",
-            "host-data",
-        ];
-        if !values.keys().all(|key| known.contains(&key)) {
-            return Err(wrong("a property that is not simulated"));
-        }
-        if values.find("kernel-hashes") != Some("on") {
-            return Err(wrong("without kernel-hashes=on nothing of the kernel is measured"));
-        }
-        // QEMU's own default: SMT allowed, no debugging.
-        let policy = values
-            .find("policy")
-            .map_or(Some(0x30000), policy)
-            .ok_or(wrong("policy is not a number"))?;
-        let host_data = values.find("host-data").map_or(Some([0; 32]), host_data);
-        let host_data = host_data.ok_or(wrong("host-data is not base64 of 32 bytes"))?;
-        Ok(Some(Self { policy, host_data }))
+/// `-m`: the memory at start, which must be all, in whole MiB.
+fn memory_mib(text: &str) -> Result<u64, CmdlineError> {
+    let wrong = |reason| CmdlineError::Value { option: "-m", reason };
+    let values = KeyVals::parse(text, "size").map_err(wrong)?;
+    if !values.keys().all(|key| key == "size") {
+        return Err(wrong("memory could be added later"));
     }
-}
-
-/// A guest policy, hexadecimal or decimal.
-fn policy(text: &str) -> Option<u64> {
-    match text.strip_prefix("0x") {
-        Some(digits) if digits.bytes().all(|byte| byte.is_ascii_hexdigit()) => u64::from_str_radix(digits, 16).ok(),
-        Some(_) => None,
-        None => decimal(text).map(u64::from),
-    }
-}
-
-fn host_data(text: &str) -> Option<[u8; 32]> {
-    STANDARD.decode(text).ok()?.try_into().ok()
+    let size = values.find("size").unwrap_or_default();
+    let (number, unit) = match size.strip_suffix(['G', 'g']) {
+        Some(number) => (number, 1024),
+        None => (size.strip_suffix(['M', 'm']).unwrap_or(size), 1),
+    };
+    let mib = decimal(number).and_then(|number| u64::from(number).checked_mul(unit));
+    mib.filter(|mib| *mib > 0).ok_or(wrong("not a number of MiB or GiB"))
 }
 
 #[cfg(test)]

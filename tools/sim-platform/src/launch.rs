@@ -8,23 +8,47 @@ use std::{
 };
 
 use cella_attest::{
-    Evidence, Hex,
-    measure::{HASH_TABLE_LEN, HashTable, LaunchInputs, MeasureError, snp_launch_digest},
-    sim::{Chip, Claims, SimError},
+    GuestEvidence, Hex, TdEvidence,
+    measure::{HASH_TABLE_LEN, HashTable, LaunchInputs, MeasureError, TdxLaunchInputs, snp_launch_digest, tdx_boot},
+    sim::{Chip, Claims, SimError, TdAuthority},
+    tdx::{EventLog, EventLogError},
 };
 use slog::{Logger, info};
 
 use crate::{
-    cmdline::{CmdlineError, Launch},
+    cmdline::{CmdlineError, GuestObject, Launch},
     process::{Process, ProcessError},
 };
 
-/// The guest as the security processor would know it.
+/// What signs.
+pub(crate) struct Keys {
+    /// Stands for a security processor.
+    pub(crate) chip: Chip,
+    /// Stands for a TDX platform.
+    pub(crate) td: TdAuthority,
+}
+
+/// The guest as the security processor, or the TDX module, would know it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Guest {
-    measurement: [u8; 48],
-    host_data: [u8; 32],
-    policy: u64,
+pub(crate) enum Guest {
+    /// Of SEV-SNP.
+    Snp {
+        measurement: [u8; 48],
+        host_data: [u8; 32],
+        policy: u64,
+    },
+    /// Of TDX.
+    Tdx(Box<TdGuest>),
+}
+
+/// A TDX guest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct TdGuest {
+    attributes: u64,
+    mr_config_id: [u8; 48],
+    mrtd: [u8; 48],
+    rtmr: [[u8; 48]; 4],
+    event_log: Vec<u8>,
 }
 
 /// Why a guest cannot be attested.
@@ -37,6 +61,10 @@ pub(crate) enum LaunchError {
     Cmdline(#[from] CmdlineError),
     #[error("measuring what QEMU launches")]
     Measure(#[from] MeasureError),
+    #[error("QEMU's command line has no -m, on which TDX's measurement of the kernel depends")]
+    NoMemory,
+    #[error("the event log of the boot cannot be read back")]
+    EventLog(#[from] EventLogError),
     #[error("reading QEMU's table of kernel hashes")]
     ReadTable(#[source] io::Error),
     #[error(
@@ -53,43 +81,107 @@ impl Guest {
         let launch = Launch::parse(&process.cmdline()?)?;
         let kernel = process.open_file(&launch.kernel)?;
         let initrd = process.open_file(&launch.initrd)?;
-        // What boots is measured: QEMU's own file, of which only a known build has a digest.
-        let booted = launch.firmware_boot.as_ref();
-        let booted = booted.map(|boot| process.open_file(&boot.firmware)).transpose()?;
-        let booted = booted.as_ref().map(path_of);
-        let firmware = booted.as_deref().unwrap_or(firmware);
-        if let Some(boot) = &launch.firmware_boot {
-            let table = read_table(process.open_file(&boot.table.file)?).map_err(LaunchError::ReadTable)?;
-            let expected = HashTable::of(firmware, &path_of(&kernel), &path_of(&initrd), &launch.append)?;
-            if table != expected.bytes || boot.table.gpa != expected.gpa {
-                return Err(LaunchError::OtherTable);
+        let files = Files { kernel, initrd };
+        match launch.guest {
+            GuestObject::Snp { policy, host_data } => {
+                let measurement = snp(process, &launch, &files, firmware, cpu)?;
+                info!(log, "guest measured"; "pid" => process.pid(), "tee" => "snp", "measurement" => %Hex(measurement),
+                    "host_data" => %Hex(host_data), "policy" => format!("{policy:#x}"), "vcpus" => launch.vcpus,
+                    "kernel" => %launch.kernel.display(), "initrd" => %launch.initrd.display());
+                Ok(Self::Snp {
+                    measurement,
+                    host_data,
+                    policy,
+                })
+            }
+            GuestObject::Tdx {
+                attributes,
+                mr_config_id,
+            } => {
+                let (mrtd, event_log) = tdx(&launch, &files, firmware)?;
+                let guest = TdGuest {
+                    attributes,
+                    mr_config_id,
+                    mrtd,
+                    rtmr: EventLog::parse(&event_log)?.replay(),
+                    event_log,
+                };
+                info!(log, "guest measured"; "pid" => process.pid(), "tee" => "tdx", "mrtd" => %Hex(mrtd),
+                    "rtmr" => format!("{:?}", guest.rtmr.map(Hex)), "mr_config_id" => %Hex(mr_config_id),
+                    "attributes" => format!("{attributes:#x}"), "memory_mib" => launch.memory_mib,
+                    "kernel" => %launch.kernel.display(), "initrd" => %launch.initrd.display());
+                Ok(Self::Tdx(Box::new(guest)))
             }
         }
-        let measurement = snp_launch_digest(&LaunchInputs {
-            firmware,
-            kernel: &path_of(&kernel),
-            initrd: &path_of(&initrd),
-            cmdline: &launch.append,
-            vcpus: launch.vcpus,
-            cpu,
-        })?;
-        info!(log, "guest measured"; "pid" => process.pid(), "measurement" => %Hex(measurement),
-            "host_data" => %Hex(launch.host_data), "policy" => format!("{:#x}", launch.policy), "vcpus" => launch.vcpus,
-            "kernel" => %launch.kernel.display(), "initrd" => %launch.initrd.display());
-        Ok(Self {
-            measurement,
-            host_data: launch.host_data,
-            policy: launch.policy,
-        })
     }
 
-    /// Signs a report of this guest over its challenge.
-    pub(crate) fn attest(&self, chip: &Chip, report_data: [u8; 64]) -> Result<Evidence, SimError> {
-        chip.issue(&Claims {
-            policy: self.policy,
-            ..Claims::new(report_data, self.measurement, self.host_data)
-        })
+    /// Signs a report or a quote of this guest over its challenge.
+    pub(crate) fn attest(&self, keys: &Keys, report_data: [u8; 64]) -> Result<GuestEvidence, SimError> {
+        match self {
+            Self::Snp {
+                measurement,
+                host_data,
+                policy,
+            } => {
+                let claims = Claims {
+                    policy: *policy,
+                    ..Claims::new(report_data, *measurement, *host_data)
+                };
+                keys.chip.issue(&claims).map(GuestEvidence::Snp)
+            }
+            Self::Tdx(guest) => {
+                let mut report = TdAuthority::report(report_data, guest.mrtd, guest.rtmr, guest.mr_config_id);
+                report.attributes = guest.attributes;
+                Ok(GuestEvidence::Tdx(TdEvidence {
+                    quote: keys.td.quote(&report)?,
+                    event_log: Some(guest.event_log.clone()),
+                }))
+            }
+        }
     }
+}
+
+/// What QEMU loads, open.
+struct Files {
+    kernel: File,
+    initrd: File,
+}
+
+fn snp(process: &Process, launch: &Launch, files: &Files, firmware: &Path, cpu: &str) -> Result<[u8; 48], LaunchError> {
+    let (kernel, initrd) = (path_of(&files.kernel), path_of(&files.initrd));
+    // What boots is measured: QEMU's own file, of which only a known build has a digest.
+    let booted = launch.firmware_boot.as_ref();
+    let booted = booted.map(|boot| process.open_file(&boot.firmware)).transpose()?;
+    let booted = booted.as_ref().map(path_of);
+    let firmware = booted.as_deref().unwrap_or(firmware);
+    if let Some(boot) = &launch.firmware_boot {
+        let table = read_table(process.open_file(&boot.table.file)?).map_err(LaunchError::ReadTable)?;
+        let expected = HashTable::of(firmware, &kernel, &initrd, &launch.append)?;
+        if table != expected.bytes || boot.table.gpa != expected.gpa {
+            return Err(LaunchError::OtherTable);
+        }
+    }
+    Ok(snp_launch_digest(&LaunchInputs {
+        firmware,
+        kernel: &kernel,
+        initrd: &initrd,
+        cmdline: &launch.append,
+        vcpus: launch.vcpus,
+        cpu,
+    })?)
+}
+
+/// MRTD, and the event log that replays to the other registers. Of RTMR0 it has what the firmware image decides, and nothing of what a real host would
+/// tell the firmware; nothing extends RTMR3.
+fn tdx(launch: &Launch, files: &Files, firmware: &Path) -> Result<([u8; 48], Vec<u8>), LaunchError> {
+    let boot = tdx_boot(&TdxLaunchInputs {
+        firmware,
+        kernel: &path_of(&files.kernel),
+        initrd: &path_of(&files.initrd),
+        cmdline: &launch.append,
+        memory_mib: launch.memory_mib.ok_or(LaunchError::NoMemory)?,
+    })?;
+    Ok((boot.registers.mrtd_one_pass, TdAuthority::event_log(&boot.events)))
 }
 
 /// Reads a table and one byte more, so that a longer file is seen.

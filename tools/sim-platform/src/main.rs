@@ -1,5 +1,5 @@
-//! The simulated platform: makes the keys of a chip that does not exist, and answers a guest's requests for evidence with reports about the
-//! QEMU process that the guest really runs in. For development hosts only: it gives no memory encryption, and whoever can read
+//! The simulated platform: makes the keys of an SNP chip and of a TDX platform that do not exist, and answers a guest's requests for evidence with
+//! reports or quotes about the QEMU process that the guest really runs in. For development hosts only: it gives no memory encryption, and whoever can read
 //! its state can sign any report.
 
 mod cmdline;
@@ -12,7 +12,6 @@ mod state;
 use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Context;
-use cella_attest::sim::Chip;
 use clap::{Args, Parser, Subcommand};
 use slog::{Logger, crit};
 
@@ -34,7 +33,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Make the platform's keys, unless they are there, and print the path of the root certificate (ARK).
+    /// Make the platform's keys, unless they are there, and print the path of SNP's root certificate (ARK). TDX's root is tdx/root.pem in the same
+    /// folder, its collateral tdx/collateral.json, which is issued again when it is 15 days old.
     Init {
         /// Folder of the platform's keys. Its files are readable by their owner only.
         #[arg(long, value_name = "DIR")]
@@ -55,10 +55,10 @@ struct ServeArgs {
     socket: PathBuf,
     #[command(flatten)]
     qemu: QemuArgs,
-    /// AmdSev firmware whose launch is simulated; only builds that are known to enforce kernel hashes are taken.
+    /// Firmware whose launch is simulated: the AmdSev build for SNP, the IntelTdx build for TDX; only builds that are known are taken.
     #[arg(long, value_name = "PATH")]
     firmware: PathBuf,
-    /// CPU model of the launch digest. It must be the one that reference values are computed for.
+    /// CPU model of SNP's launch digest. It must be the one that reference values are computed for.
     #[arg(long, value_name = "MODEL", default_value = "EPYC-v4")]
     cpu_for_digest: String,
 }
@@ -95,14 +95,14 @@ fn run(command: Command, log: &Logger) -> anyhow::Result<()> {
             Ok(())
         }
         Command::Serve(args) => {
-            let chip = Chip::load(&args.state).context("reading the platform's keys; `init` makes them")?;
+            let keys = state::load(&args.state).context("reading the platform's keys; `init` makes them")?;
             let qemu = match (args.qemu.qemu_pidfile, args.qemu.qemu_pid) {
                 (Some(path), _) => Qemu::PidFile(path),
                 (None, Some(pid)) => Qemu::Pid(pid),
                 (None, None) => anyhow::bail!("name QEMU by --qemu-pidfile or --qemu-pid"),
             };
             let config = Config {
-                chip,
+                keys,
                 socket: args.socket,
                 qemu,
                 firmware: args.firmware,

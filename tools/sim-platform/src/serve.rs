@@ -1,7 +1,7 @@
 //! The service: a Unix socket that the guest's vsock connections arrive at.
 //!
 //! Whose bytes: the guest's. A request is exactly 64 bytes of report_data; the answer is a u32, little endian, and as many bytes of
-//! [`cella_attest::Evidence`] in JSON; 0 says that there is no evidence, and the log says why. One request a connection.
+//! [`cella_attest::GuestEvidence`] in JSON; 0 says that there is no evidence, and the log says why. One request a connection.
 //!
 //! ```text
 //! listening ── QEMU's id is known ──> measuring ── done ──> serving ── QEMU ends, or a signal ──> ended
@@ -15,7 +15,6 @@ mod socket;
 
 use std::{fs, io, path::PathBuf, sync::Arc, time::Duration};
 
-use cella_attest::sim::Chip;
 use slog::{Logger, error, info};
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -25,7 +24,7 @@ use tokio::{
 };
 
 use crate::{
-    launch::Guest,
+    launch::{Guest, Keys},
     process::{Process, ProcessError},
 };
 use connection::{Platform, Stage};
@@ -40,7 +39,7 @@ const CONNECTIONS: usize = 4;
 
 /// What to serve.
 pub(crate) struct Config {
-    pub(crate) chip: Chip,
+    pub(crate) keys: Keys,
     pub(crate) socket: PathBuf,
     pub(crate) qemu: Qemu,
     pub(crate) firmware: PathBuf,
@@ -84,7 +83,7 @@ pub(crate) async fn serve(config: Config, log: &Logger) -> Result<(), ServeError
     let mut terminate = signal(SignalKind::terminate()).map_err(ServeError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(ServeError::Signals)?;
     let Config {
-        chip,
+        keys,
         socket,
         qemu,
         firmware,
@@ -94,7 +93,7 @@ pub(crate) async fn serve(config: Config, log: &Logger) -> Result<(), ServeError
     info!(log, "simulated platform is listening"; "socket" => %socket.path().display());
     let (stage, stages) = watch::channel(Stage::Measuring);
     let platform = Arc::new(Platform {
-        chip,
+        keys,
         stages,
         log: log.clone(),
     });
@@ -134,7 +133,7 @@ async fn follow(
         move || Guest::measure(&process, &firmware, &cpu, &log)
     });
     let next = match measured.await {
-        Ok(Ok(guest)) => Stage::Serving(guest),
+        Ok(Ok(guest)) => Stage::Serving(Box::new(guest)),
         Ok(Err(cause)) => {
             error!(log, "guest cannot be attested"; "pid" => pid, "error" => format!("{:#}", anyhow::Error::new(cause)));
             Stage::Refusing

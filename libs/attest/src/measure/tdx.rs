@@ -1,7 +1,8 @@
 //! TDX: what MRTD, RTMR1 and RTMR2 in a quote must be, from the files that QEMU was given.
 //!
 //! MRTD is the firmware alone. RTMR0 depends on what QEMU tells the firmware (ACPI tables, memory map, boot order), so on QEMU's version and the
-//! machine: it is judged event by event in the log and not computed here. RTMR1 is the kernel as QEMU hands it over, RTMR2 command line and
+//! machine: it is judged event by event in the log and not computed here, but for what of it the firmware image itself decides, which the simulated
+//! platform uses. RTMR1 is the kernel as QEMU hands it over, RTMR2 command line and
 //! initrd; RTMR3 stays zero, because the agent extends nothing.
 //!
 //! Computed after the specification of the TDX virtual firmware and QEMU's loader; not compared with hardware yet.
@@ -13,7 +14,11 @@ mod tdvf;
 use std::path::Path;
 
 use super::{MeasureError, check_command_line, read_file};
-use crate::{digest::sha384, hex_bytes::Hex};
+use crate::{
+    digest::sha384,
+    hex_bytes::Hex,
+    tdx::{Event, extend},
+};
 
 pub use tdvf::{PageOrder, TdvfError, mrtd};
 
@@ -63,11 +68,28 @@ pub struct TdxRegisters {
     pub rtmr2: [u8; 48],
 }
 
+/// A boot as its event log tells it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TdxBoot {
+    /// Registers that do not depend on the host.
+    pub registers: TdxRegisters,
+    /// Events in the order of their registers: all of RTMR1 and RTMR2, and of RTMR0 those that the firmware image decides.
+    pub events: Vec<Event<'static>>,
+}
+
 /// Computes the registers. Reads the files whole.
 ///
 /// # Errors
 /// [`MeasureError`].
 pub fn tdx_registers(inputs: &TdxLaunchInputs<'_>) -> Result<TdxRegisters, MeasureError> {
+    Ok(tdx_boot(inputs)?.registers)
+}
+
+/// Computes the registers and what extends them. Reads the files whole.
+///
+/// # Errors
+/// [`MeasureError`].
+pub fn tdx_boot(inputs: &TdxLaunchInputs<'_>) -> Result<TdxBoot, MeasureError> {
     check_command_line(inputs.cmdline)?;
     let firmware = read_file("firmware", inputs.firmware, super::MAX_FIRMWARE)?;
     let sha256 = crate::digest::sha256(&firmware);
@@ -84,44 +106,85 @@ pub fn tdx_registers(inputs: &TdxLaunchInputs<'_>) -> Result<TdxRegisters, Measu
         path: inputs.firmware.to_owned(),
         source,
     };
-    Ok(TdxRegisters {
-        mrtd_one_pass: mrtd(&firmware, PageOrder::OnePass).map_err(refused)?,
-        mrtd_two_pass: mrtd(&firmware, PageOrder::TwoPass).map_err(refused)?,
-        rtmr1: rtmr1(kernel, initrd.len(), inputs)?,
-        rtmr2: rtmr2(inputs.cmdline, &initrd),
+    let configuration = tdvf::configuration(&firmware).map_err(refused)?;
+    let rtmr1 = rtmr1(kernel, initrd.len(), inputs)?;
+    let rtmr2 = rtmr2(inputs.cmdline, &initrd);
+    Ok(TdxBoot {
+        registers: TdxRegisters {
+            mrtd_one_pass: mrtd(&firmware, PageOrder::OnePass).map_err(refused)?,
+            mrtd_two_pass: mrtd(&firmware, PageOrder::TwoPass).map_err(refused)?,
+            rtmr1: extend_all(&rtmr1),
+            rtmr2: extend_all(&rtmr2),
+        },
+        events: [rtmr0(configuration).as_slice(), &rtmr1, &rtmr2].concat(),
     })
 }
 
+/// The firmware's variables as they are in its image, and the end of what is there before a boot.
+fn rtmr0(configuration: &[u8]) -> [Event<'static>; 2] {
+    [
+        event(0, EV_EFI_PLATFORM_FIRMWARE_BLOB2, sha384(configuration), b"CFV"),
+        separator(0),
+    ]
+}
+
 /// The kernel, and what the firmware says about starting it.
-fn rtmr1(mut kernel: Vec<u8>, initrd_len: usize, inputs: &TdxLaunchInputs<'_>) -> Result<[u8; 48], MeasureError> {
+fn rtmr1(
+    mut kernel: Vec<u8>,
+    initrd_len: usize,
+    inputs: &TdxLaunchInputs<'_>,
+) -> Result<[Event<'static>; 5], MeasureError> {
     let refused = |reason| MeasureError::Kernel {
         path: inputs.kernel.to_owned(),
         reason,
     };
     kernel::patch(&mut kernel, initrd_len, inputs.memory_mib).map_err(refused)?;
     let image = authenticode::sha384(&kernel).map_err(refused)?;
-    Ok(extend_all(&[
-        image,
-        sha384(b"Calling EFI Application from Boot Option"),
-        sha384(&[0; 4]),
-        sha384(b"Exit Boot Services Invocation"),
-        sha384(b"Exit Boot Services Returned with Success"),
-    ]))
+    let action = |text: &'static str| event(1, EV_EFI_ACTION, sha384(text.as_bytes()), text.as_bytes());
+    Ok([
+        event(1, EV_EFI_BOOT_SERVICES_APPLICATION, image, b"kernel"),
+        action("Calling EFI Application from Boot Option"),
+        separator(1),
+        action("Exit Boot Services Invocation"),
+        action("Exit Boot Services Returned with Success"),
+    ])
 }
 
 /// The command line as the firmware's loader hands it to the kernel's EFI stub, then the initrd that the stub loads.
-fn rtmr2(cmdline: &str, initrd: &[u8]) -> [u8; 48] {
+fn rtmr2(cmdline: &str, initrd: &[u8]) -> [Event<'static>; 2] {
     let units = cmdline.encode_utf16().chain(" initrd=initrd\0".encode_utf16());
     let line: Vec<u8> = units.flat_map(u16::to_le_bytes).collect();
-    extend_all(&[sha384(&line), sha384(initrd)])
+    [
+        event(2, EV_EVENT_TAG, sha384(&line), b"LOADED_IMAGE::LoadOptions"),
+        event(2, EV_EVENT_TAG, sha384(initrd), b"Linux initrd"),
+    ]
 }
 
-fn extend_all(digests: &[[u8; 48]]) -> [u8; 48] {
-    digests
-        .iter()
-        .fold([0; 48], |register, digest| sha384(&[register, *digest].concat()))
+fn separator(rtmr: usize) -> Event<'static> {
+    event(rtmr, EV_SEPARATOR, sha384(&[0; 4]), &[0; 4])
 }
 
+fn event(rtmr: usize, kind: u32, digest: [u8; 48], data: &'static [u8]) -> Event<'static> {
+    Event {
+        rtmr,
+        kind,
+        digest,
+        data,
+    }
+}
+
+fn extend_all(events: &[Event<'_>]) -> [u8; 48] {
+    let mut register = [0; 48];
+    events.iter().for_each(|event| extend(&mut register, &event.digest));
+    register
+}
+
+// Types of events (TCG PC Client Platform Firmware Profile, section 10.4.1).
+const EV_SEPARATOR: u32 = 4;
+const EV_EVENT_TAG: u32 = 6;
+const EV_EFI_BOOT_SERVICES_APPLICATION: u32 = 0x8000_0003;
+const EV_EFI_ACTION: u32 = 0x8000_0007;
+const EV_EFI_PLATFORM_FIRMWARE_BLOB2: u32 = 0x8000_000a;
 /// Largest kernel that is read.
 const MAX_KERNEL: u64 = 256 << 20;
 /// Largest initrd that is read.

@@ -34,7 +34,7 @@ use crate::{snp::SigningKey, vek::oid};
 /// How long a certificate says it is valid: about AMD's 25 years for a root.
 pub(super) const VALIDITY: Duration = Duration::from_secs(25 * 365 * 24 * 3600);
 
-/// How long a revocation list says it holds.
+/// How long SNP's revocation lists say they hold.
 const CRL_VALIDITY: Duration = Duration::from_secs(3600);
 
 /// Whose certificate, and of which key.
@@ -96,7 +96,8 @@ pub(super) fn crl(
     let algorithm = signer
         .signature_algorithm_identifier()
         .map_err(|_| encode(der::ErrorKind::Failed.into()))?;
-    let tbs_cert_list = revocation_list(revoked, since_epoch, issuer, &algorithm).map_err(encode)?;
+    let term = (since_epoch, CRL_VALIDITY);
+    let tbs_cert_list = revocation_list(revoked, term, issuer, &algorithm).map_err(encode)?;
     let signature = signer
         .try_sign_with_rng(&mut OsRng, &tbs_cert_list.to_der().map_err(encode)?)
         .map_err(|source| SimError::Sign { what, source })?;
@@ -109,10 +110,10 @@ pub(super) fn crl(
     list.to_der().map_err(encode)
 }
 
-/// What is signed of a list.
+/// What is signed of a list, which holds from a time since the Unix epoch on for a while.
 pub(super) fn revocation_list(
     revoked: &[&Vec<u8>],
-    since_epoch: Duration,
+    (since_epoch, holds): (Duration, Duration),
     issuer: &Name,
     algorithm: &AlgorithmIdentifierOwned,
 ) -> Result<TbsCertList, der::Error> {
@@ -131,7 +132,7 @@ pub(super) fn revocation_list(
         signature: algorithm.clone(),
         issuer: issuer.clone(),
         this_update,
-        next_update: Some(time(since_epoch + CRL_VALIDITY)?),
+        next_update: Some(time(since_epoch.saturating_add(holds))?),
         revoked_certificates: (!entries.is_empty()).then_some(entries),
         crl_extensions: None,
     })

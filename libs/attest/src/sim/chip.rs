@@ -142,17 +142,7 @@ impl Chip {
     /// # Errors
     /// [`SimError::File`], with `AlreadyExists` or `DirectoryNotEmpty` as the cause when the folder holds something.
     pub fn save(&self, dir: &Path) -> Result<(), SimError> {
-        let mut name = dir.file_name().unwrap_or_default().to_owned();
-        name.push(format!(".new-{}", std::process::id()));
-        let staging = dir.with_file_name(name);
-        let moved = self.write_files(&staging).and_then(|()| {
-            fs::rename(&staging, dir).map_err(|source| file("moving the platform's state to", dir, source))
-        });
-        if moved.is_err() {
-            // What is left says less than the error that is reported.
-            let _ = fs::remove_dir_all(&staging);
-        }
-        moved
+        appear(dir, |staging| self.write_files(staging))
     }
 
     /// Reads a chip back, and checks that key and certificates belong together.
@@ -205,10 +195,6 @@ impl Chip {
     }
 
     fn write_files(&self, dir: &Path) -> Result<(), SimError> {
-        fs::DirBuilder::new()
-            .mode(0o700)
-            .create(dir)
-            .map_err(|source| file("creating", dir, source))?;
         let key = self.key.to_pkcs8_pem(LineEnding::LF).map_err(|_| SimError::Encode {
             what: "VCEK key",
             source: x509_cert::der::ErrorKind::Failed.into(),
@@ -221,10 +207,30 @@ impl Chip {
             })?;
             write(&dir.join(name), text.as_bytes())?;
         }
-        fs::File::open(dir)
-            .and_then(|dir| dir.sync_all())
-            .map_err(|source| file("writing", dir, source))
+        Ok(())
     }
+}
+
+/// Makes a folder that does not exist or is empty, readable by its owner only, and lets it be filled. It appears whole or not at all.
+pub(super) fn appear(dir: &Path, fill: impl FnOnce(&Path) -> Result<(), SimError>) -> Result<(), SimError> {
+    let mut name = dir.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".new-{}", std::process::id()));
+    let staging = dir.with_file_name(name);
+    let filled = fs::DirBuilder::new()
+        .mode(0o700)
+        .create(&staging)
+        .map_err(|source| file("creating", &staging, source))
+        .and_then(|()| fill(&staging))
+        .and_then(|()| {
+            let synced = fs::File::open(&staging).and_then(|dir| dir.sync_all());
+            synced.map_err(|source| file("writing", &staging, source))
+        })
+        .and_then(|()| fs::rename(&staging, dir).map_err(|source| file("moving the platform's state to", dir, source)));
+    if filled.is_err() {
+        // What is left says less than the error that is reported.
+        let _ = fs::remove_dir_all(&staging);
+    }
+    filled
 }
 
 fn spki_sha256(chain: &[Vec<u8>; 3]) -> Result<[u8; 32], x509_cert::der::Error> {
@@ -241,7 +247,7 @@ fn pem(der: &[u8]) -> Result<String, x509_cert::der::Error> {
     Certificate::from_der(der)?.to_pem(LineEnding::LF)
 }
 
-fn file(doing: &'static str, path: &Path, source: io::Error) -> SimError {
+pub(super) fn file(doing: &'static str, path: &Path, source: io::Error) -> SimError {
     SimError::File {
         doing,
         path: path.to_owned(),
@@ -249,7 +255,7 @@ fn file(doing: &'static str, path: &Path, source: io::Error) -> SimError {
     }
 }
 
-fn write(path: &Path, content: &[u8]) -> Result<(), SimError> {
+pub(super) fn write(path: &Path, content: &[u8]) -> Result<(), SimError> {
     OpenOptions::new()
         .write(true)
         .create_new(true)
@@ -259,7 +265,7 @@ fn write(path: &Path, content: &[u8]) -> Result<(), SimError> {
         .map_err(|source| file("writing", path, source))
 }
 
-fn read(path: &Path) -> Result<String, SimError> {
+pub(super) fn read(path: &Path) -> Result<String, SimError> {
     let text = fs::read_to_string(path).map_err(|source| file("reading", path, source))?;
     if text.len() > MAX_FILE {
         Err(SimError::State {

@@ -2,8 +2,10 @@
 //!
 //! One authority stands for Intel's root, its provisioning certification service and one platform with its quoting enclave.
 
+mod event_log;
 mod key;
 mod pck;
+mod state;
 
 use std::time::Duration;
 
@@ -16,6 +18,7 @@ use crate::{
     tdx::{ATTRIBUTE_SEPT_VE_DISABLE, Collateral, TcbStatus, TdReport},
 };
 use key::Key;
+pub use state::TdPaths;
 
 /// Security versions of the simulated platform: CPU, provisioning enclave, TDX module, quoting enclave.
 const CPU_SVN: u8 = 3;
@@ -29,8 +32,10 @@ const TCB_DATE: &str = "2024-03-13T00:00:00Z";
 /// What the collateral says about the platform.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TdJudgement {
-    /// Since the Unix epoch: when the collateral was issued. It holds for an hour.
+    /// Since the Unix epoch: when the collateral was issued.
     pub issued: Duration,
+    /// For how long it holds.
+    pub holds: Duration,
     /// Status of CPU and provisioning enclave.
     pub platform: TcbStatus,
     /// Advisories that go with it.
@@ -59,10 +64,11 @@ pub enum TdRevoked {
 }
 
 impl TdJudgement {
-    /// Everything up to date, from a time on.
+    /// Everything up to date, from a time on for an hour.
     pub fn up_to_date(issued: Duration) -> Self {
         Self {
             issued,
+            holds: Duration::from_secs(3600),
             platform: TcbStatus::UpToDate,
             advisories: Vec::new(),
             module: TcbStatus::UpToDate,
@@ -74,7 +80,8 @@ impl TdJudgement {
     }
 }
 
-/// Keys and certificates of a simulated TDX platform and of everything above it.
+/// Keys and certificates of a simulated TDX platform and of everything above it. Unlike SNP's authority it is kept: its collateral is issued again
+/// when it has become old.
 pub struct TdAuthority {
     root: Key,
     pck_ca: Key,
@@ -193,9 +200,10 @@ impl TdAuthority {
             &[]
         };
         let chain = [self.tcb_signing.pem()?, self.root.pem()?].concat();
+        let term = (judgement.issued, judgement.holds);
         Ok(Collateral {
-            root_crl: self.root.crl(by_root, judgement.issued)?,
-            pck_crl: self.pck_ca.crl(by_ca, judgement.issued)?,
+            root_crl: self.root.crl(by_root, term)?,
+            pck_crl: self.pck_ca.crl(by_ca, term)?,
             tcb_info_signature: self.tcb_signing.sign(tcb_info.as_bytes())?,
             tcb_info,
             tcb_info_chain: chain.clone(),
@@ -227,7 +235,7 @@ fn tcb_info(judgement: &TdJudgement) -> Result<String, SimError> {
             { "tcb": { "isvsvn": MODULE_SVN - 1 }, "tcbDate": "2023-01-01T00:00:00Z", "tcbStatus": "OutOfDate", "advisoryIDs": ["SIM-SA-MODULE"] },
         ]));
     }
-    let (issue_date, next_update) = dates(judgement.issued)?;
+    let (issue_date, next_update) = dates(judgement)?;
     let info = json!({
         "id": "TDX", "version": 3, "issueDate": issue_date, "nextUpdate": next_update,
         "fmspc": hex::encode_upper(judgement.fmspc), "pceId": "0000", "tcbType": 0,
@@ -243,7 +251,7 @@ fn tcb_info(judgement: &TdJudgement) -> Result<String, SimError> {
 }
 
 fn qe_identity(judgement: &TdJudgement) -> Result<String, SimError> {
-    let (issue_date, next_update) = dates(judgement.issued)?;
+    let (issue_date, next_update) = dates(judgement)?;
     let identity = json!({
         "id": "TD_QE", "version": 2, "issueDate": issue_date, "nextUpdate": next_update,
         "tcbEvaluationDataNumber": judgement.evaluation, "miscselect": "00000000", "miscselectMask": "FFFFFFFF",
@@ -255,13 +263,14 @@ fn qe_identity(judgement: &TdJudgement) -> Result<String, SimError> {
 }
 
 /// Issue and next update, as Intel writes them.
-fn dates(issued: Duration) -> Result<(String, String), SimError> {
+fn dates(judgement: &TdJudgement) -> Result<(String, String), SimError> {
     let date = |at| {
         let date = x509_cert::der::DateTime::from_unix_duration(at);
         date.map(|date| date.to_string())
             .map_err(|source| SimError::Encode { what: "date", source })
     };
-    Ok((date(issued)?, date(issued + Duration::from_secs(3600))?))
+    let TdJudgement { issued, holds, .. } = *judgement;
+    Ok((date(issued)?, date(issued.saturating_add(holds))?))
 }
 
 fn encode_report(report: &TdReport) -> Vec<u8> {

@@ -1,5 +1,7 @@
 //! Command lines as the shim writes them, and as somebody would who wants another guest measured than runs.
 
+use base64::{Engine, engine::general_purpose::STANDARD};
+
 use super::*;
 
 const HOST_DATA: &str = "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=";
@@ -69,12 +71,31 @@ fn a_launch_is_read() {
     assert_eq!(launch.kernel, PathBuf::from("/img/vmlinuz"));
     assert_eq!(launch.initrd, PathBuf::from("/img/initrd"));
     assert_eq!(launch.append, "console=ttyS0 quiet");
-    assert_eq!((launch.vcpus, launch.policy, launch.host_data), (2, 0x30000, [7; 32]));
+    assert_eq!((launch.vcpus, launch.memory_mib), (2, Some(512)));
+    assert_eq!(launch.guest, snp(0x30000, [7; 32]));
 }
 
-/// The line that the shim's own test holds it to, for a simulated guest.
+fn snp(policy: u64, host_data: [u8; 32]) -> GuestObject {
+    GuestObject::Snp { policy, host_data }
+}
+
+/// The lines that the shim's own tests hold it to, for simulated guests.
 #[test]
-fn the_shims_line_is_read() {
+fn the_shims_lines_are_read() {
+    let snp_object = "sev-snp-guest,id=tee0,cbitpos=51,reduced-phys-bits=1,policy=0x30000,kernel-hashes=on,\
+        host-data=BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=";
+    let id = "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcH";
+    let tdx_object = format!("authz-simple,id=tee0,identity=tdx-guest,,sept-ve-disable=on,,mrconfigid={id}");
+    let tdx = GuestObject::Tdx {
+        attributes: 1 << 28,
+        mr_config_id: [7; 48],
+    };
+    for (object, guest) in [(snp_object, snp(0x30000, [7; 32])), (&tdx_object, tdx)] {
+        assert_eq!(parse(&shims_line(object)), Ok(shims_launch(guest)));
+    }
+}
+
+fn shims_line(object: &str) -> Vec<String> {
     let line = "qemu-system-x86_64 -name guest=cella-d1 -nodefaults -no-user-config -no-reboot -display none -vga none \
         -L /q/seabios -L /q/qemu \
         -machine q35,smm=off,usb=off,vmport=off,dump-guest-core=off,mem-merge=off,memory-backend=mem0 \
@@ -88,21 +109,22 @@ fn the_shims_line_is_read() {
         -chardev socket,id=console0,path=/r/console.sock,server=off -serial chardev:console0 \
         -qmp unix:/r/qmp.sock,server=off -pidfile /r/qemu.pid \
         -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny \
-        -object sev-snp-guest,id=tee0,cbitpos=51,reduced-phys-bits=1,policy=0x30000,kernel-hashes=on,\
-        host-data=BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc= \
-        -kernel /g/vmlinuz -initrd /g/initrd -append";
-    let mut arguments: Vec<String> = line.split(' ').map(str::to_owned).collect();
+        -object OBJECT -kernel /g/vmlinuz -initrd /g/initrd -append";
+    let mut arguments: Vec<String> = line.split(' ').map(|word| word.replace("OBJECT", object)).collect();
     arguments.push("console=ttyS0 quiet".to_owned());
-    let expected = Launch {
+    arguments
+}
+
+fn shims_launch(guest: GuestObject) -> Launch {
+    Launch {
         kernel: "/g/vmlinuz".into(),
         initrd: "/g/initrd".into(),
         append: "console=ttyS0 quiet".to_owned(),
         vcpus: 1,
-        policy: 0x30000,
-        host_data: [7; 32],
+        memory_mib: Some(1024),
+        guest,
         firmware_boot: None,
-    };
-    assert_eq!(parse(&arguments), Ok(expected));
+    }
 }
 
 #[test]
@@ -142,7 +164,9 @@ fn t13_nothing_may_stand_twice() {
         ("-initrd", "/other", "-initrd"),
         ("-append", "init=/bin/sh", "-append"),
         ("-smp", "2", "-smp"),
-        ("-object", object().as_str(), "-object sev-snp-guest"),
+        ("-object", object().as_str(), GUEST),
+        ("-object", "authz-simple,id=a,identity=tdx-guest", GUEST),
+        ("-m", "512M", "-m"),
     ] {
         assert_eq!(with(&[name, value]), Err(CmdlineError::Duplicate { option }));
     }
@@ -155,7 +179,7 @@ fn nothing_may_be_missing() {
         ("-initrd", "-initrd"),
         ("-append", "-append"),
         ("-smp", "-smp"),
-        ("-object", "-object sev-snp-guest"),
+        ("-object", GUEST),
     ] {
         assert_eq!(
             parse(&arguments(&[(name, None)])),
@@ -170,12 +194,7 @@ fn nothing_may_be_missing() {
     );
     assert_eq!(Launch::parse(b""), Err(CmdlineError::Empty));
     assert_eq!(Launch::parse(b"qemu"), Err(CmdlineError::Empty));
-    assert_eq!(
-        Launch::parse(b"qemu\0"),
-        Err(CmdlineError::Missing {
-            option: "-object sev-snp-guest"
-        })
-    );
+    assert_eq!(Launch::parse(b"qemu\0"), Err(CmdlineError::Missing { option: GUEST }));
 }
 
 #[test]
@@ -279,10 +298,11 @@ fn vcpus_are_counted() {
 fn the_guest_object_is_read_exactly() {
     let parse = |text: &str| parse(&arguments(&[("-object", Some(text))]));
     let launch = parse("sev-snp-guest,id=a,kernel-hashes=on").unwrap();
-    assert_eq!((launch.policy, launch.host_data), (0x30000, [0; 32]));
+    assert_eq!(launch.guest, snp(0x30000, [0; 32]));
     let launch = parse("qom-type=sev-snp-guest,id=a,kernel-hashes=on,policy=720896").unwrap();
     assert_eq!(
-        launch.policy, 0xb0000,
+        launch.guest,
+        snp(0xb0000, [0; 32]),
         "the debug bit is passed on for the verifier to refuse"
     );
     for text in [
@@ -306,11 +326,94 @@ fn the_guest_object_is_read_exactly() {
             parse(text)
         );
     }
-    let other = CmdlineError::Missing {
-        option: "-object sev-snp-guest",
-    };
+    let other = CmdlineError::Missing { option: GUEST };
     assert_eq!(parse("rng-random,id=a"), Err(other.clone()));
     assert_eq!(parse(r#"{"qom-type":"iommufd","id":"a"}"#), Err(other));
+}
+
+#[test]
+fn the_object_in_the_place_of_tdx_guest_is_read_exactly() {
+    let parse = |identity: &str| {
+        let object = format!("authz-simple,id=a,identity={}", identity.replace(',', ",,"));
+        parse(&arguments(&[("-object", Some(&object))])).map(|launch| launch.guest)
+    };
+    let tdx = |attributes, mr_config_id| {
+        Ok(GuestObject::Tdx {
+            attributes,
+            mr_config_id,
+        })
+    };
+    let id = STANDARD.encode([7; 48]);
+    assert_eq!(parse("tdx-guest"), tdx(1 << 28, [0; 48]));
+    assert_eq!(parse(&format!("tdx-guest,mrconfigid={id}")), tdx(1 << 28, [7; 48]));
+    assert_eq!(
+        parse("tdx-guest,attributes=1,sept-ve-disable=off"),
+        tdx(1, [0; 48]),
+        "debugging is passed on for the verifier to refuse"
+    );
+    for identity in [
+        "tdx-guests",
+        "tdx-guest,",
+        "tdx-guest,debug=on",
+        "tdx-guest,mrowner=AAAA",
+        "tdx-guest,attributes=",
+        "tdx-guest,attributes=-1",
+        "tdx-guest,attributes=0x10000000000000000",
+        "tdx-guest,sept-ve-disable=true",
+        "tdx-guest,mrconfigid=",
+        "tdx-guest,mrconfigid=BwcH",
+        "tdx-guest,mrconfigid=AAAA,mrconfigid=AAAA",
+    ] {
+        assert!(matches!(parse(identity), Err(CmdlineError::Value { .. })), "{identity}");
+    }
+    // Another's object, and none in this place.
+    assert_eq!(parse("CN=somebody"), Err(CmdlineError::Missing { option: GUEST }));
+    // The real object says nothing to anybody where there is no TDX.
+    for object in [
+        "tdx-guest,id=a",
+        r#"{"qom-type":"tdx-guest","id":"a"}"#,
+        r#"{"qom-type":"authz-simple","id":"a","identity":"tdx-guest"}"#,
+    ] {
+        assert!(
+            matches!(with(&["-object", object]), Err(CmdlineError::Value { .. })),
+            "{object}"
+        );
+    }
+}
+
+#[test]
+fn a_simulated_tdx_guest_boots_no_firmware() {
+    let mut line = shims_line("authz-simple,id=tee0,identity=tdx-guest");
+    let table = "loader,file=/r/hashes.bin,addr=0x810c00,force-raw=on";
+    line.extend(["-bios", "/o/OVMF.fd", "-device", table].map(str::to_owned));
+    assert!(matches!(parse(&line), Err(CmdlineError::Refused { option, .. }) if option == "-bios"));
+}
+
+#[test]
+fn memory_is_counted() {
+    let memory = |text: &str| parse(&arguments(&[("-m", Some(text))])).map(|launch| launch.memory_mib);
+    for (text, mib) in [("1024M", 1024), ("1024", 1024), ("size=2g", 2048), ("1m", 1)] {
+        assert_eq!(memory(text), Ok(Some(mib)), "{text}");
+    }
+    for text in [
+        "",
+        "0",
+        "01",
+        "1.5G",
+        "1T",
+        "1k",
+        "0x400",
+        "+1",
+        "1024M,slots=2",
+        "1024M,maxmem=2G",
+        "M",
+        "99999999999",
+    ] {
+        assert!(
+            matches!(memory(text), Err(CmdlineError::Value { option: "-m", .. })),
+            "{text}"
+        );
+    }
 }
 
 #[test]

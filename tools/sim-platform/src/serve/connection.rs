@@ -2,7 +2,7 @@
 
 use std::{io, time::Duration};
 
-use cella_attest::sim::{Chip, SimError};
+use cella_attest::{sim::SimError, trustee::TrusteeError};
 use slog::{Logger, info, warn};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -11,7 +11,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::launch::Guest;
+use crate::launch::{Guest, Keys};
 
 /// How long a peer may take for its request, the platform for the guest's measurement, and a peer for taking the answer.
 const STEP: Duration = Duration::from_secs(10);
@@ -21,14 +21,14 @@ pub(super) enum Stage {
     /// Not yet anything.
     Measuring,
     /// All of it.
-    Serving(Guest),
+    Serving(Box<Guest>),
     /// It cannot be attested.
     Refusing,
 }
 
 /// What answers.
 pub(super) struct Platform {
-    pub(super) chip: Chip,
+    pub(super) keys: Keys,
     pub(super) stages: watch::Receiver<Stage>,
     pub(super) log: Logger,
 }
@@ -50,6 +50,8 @@ enum AnswerError {
     Length,
     #[error("signing the report")]
     Sign(#[from] SimError),
+    #[error("writing the evidence")]
+    Encode(#[from] TrusteeError),
 }
 
 impl Platform {
@@ -97,7 +99,7 @@ impl Platform {
             Ok(Stage::Serving(guest)) => guest.clone(),
             _ => return Err(AnswerError::Refusing),
         };
-        Ok(guest.attest(&self.chip, report_data)?.to_json())
+        Ok(guest.attest(&self.keys, report_data)?.to_json()?)
     }
 }
 

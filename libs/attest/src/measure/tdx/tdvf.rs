@@ -43,6 +43,8 @@ const CHUNK: usize = 256;
 const MAX_SECTIONS: u32 = 64;
 /// Most memory of a section: real ones have at most 4 MiB.
 const MAX_SECTION: u64 = 64 << 20;
+/// Type of the section with the firmware's variables.
+const CONFIGURATION: u32 = 1;
 /// Attributes of a section: its contents are measured.
 const EXTEND: u32 = 1;
 /// Its pages are added when the guest runs.
@@ -54,7 +56,21 @@ struct Section<'a> {
     data: &'a [u8],
     address: u64,
     memory: usize,
+    kind: u32,
     attributes: u32,
+}
+
+/// The configuration volume: the firmware's variables as they are in the image, which the firmware measures into RTMR0. Pure.
+///
+/// # Errors
+/// [`TdvfError`]; never a panic.
+pub(super) fn configuration(image: &[u8]) -> Result<&[u8], TdvfError> {
+    let sections = sections(image)?;
+    let mut volumes = sections.iter().filter(|section| section.kind == CONFIGURATION);
+    match (volumes.next(), volumes.next()) {
+        (Some(volume), None) => Ok(volume.data),
+        _ => Err(TdvfError::Malformed),
+    }
 }
 
 /// Computes MRTD of a firmware image. Pure.
@@ -154,7 +170,7 @@ fn sections(image: &[u8]) -> Result<Vec<Section<'_>>, TdvfError> {
 fn section<'a>(at: &mut Reader<'_>, image: &'a [u8]) -> Option<Option<Section<'a>>> {
     let (offset, raw) = (usize::try_from(at.u32()?).ok()?, usize::try_from(at.u32()?).ok()?);
     let (address, memory) = (at.u64()?, at.u64()?);
-    let (_kind, attributes) = (at.u32()?, at.u32()?);
+    let (kind, attributes) = (at.u32()?, at.u32()?);
     if memory > MAX_SECTION {
         return Some(None);
     }
@@ -165,6 +181,7 @@ fn section<'a>(at: &mut Reader<'_>, image: &'a [u8]) -> Option<Option<Section<'a
         data,
         address,
         memory,
+        kind,
         attributes,
     }))
 }
@@ -293,5 +310,16 @@ mod tests {
         huge[PAGE + 0x100 + 16 + 16 + 6] = 1;
         assert_eq!(mrtd(&huge, PageOrder::OnePass), Err(TdvfError::TooLarge { index: 0 }));
         assert_eq!(mrtd(&[], PageOrder::OnePass), Err(TdvfError::NoMetadata));
+    }
+
+    #[test]
+    fn there_is_one_configuration_volume_or_none_that_counts() {
+        let kind = |section: usize| PAGE + 0x100 + 16 + section * 32 + 24;
+        let mut image = image();
+        assert_eq!(configuration(&image), Err(TdvfError::Malformed));
+        image[kind(0)] = 1;
+        assert_eq!(configuration(&image).unwrap().len(), PAGE);
+        image[kind(1)] = 1;
+        assert_eq!(configuration(&image), Err(TdvfError::Malformed));
     }
 }

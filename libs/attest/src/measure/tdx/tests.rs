@@ -61,7 +61,7 @@ fn rtmr2_is_the_line_in_utf_16_and_the_initrd() {
     let line: Vec<u8> = "a initrd=initrd\0".bytes().flat_map(|byte| [byte, 0]).collect();
     let first = sha384(&[[0; 48], sha384(&line)].concat());
     let second = sha384(&[first, sha384(b"initrd")].concat());
-    assert_eq!(rtmr2("a", b"initrd"), second);
+    assert_eq!(extend_all(&rtmr2("a", b"initrd")), second);
     assert_ne!(rtmr2("a", b"initrd"), rtmr2("b", b"initrd"));
     assert_ne!(rtmr2("a", b"initrd"), rtmr2("a", b"initre"));
 }
@@ -137,7 +137,17 @@ fn registers_of_a_launch() {
         memory_mib: 4096,
     };
     let registers = tdx_registers(&inputs).unwrap();
-    assert_eq!(registers.rtmr2, rtmr2("console=hvc0", b"initrd"));
+    assert_eq!(registers.rtmr2, extend_all(&rtmr2("console=hvc0", b"initrd")));
+    let boot = tdx_boot(&inputs).unwrap();
+    let of = |rtmr| {
+        let events: Vec<_> = boot.events.iter().filter(|event| event.rtmr == rtmr).cloned().collect();
+        (events.len(), extend_all(&events))
+    };
+    assert_eq!(boot.registers, registers);
+    assert_eq!((of(1), of(2)), ((5, registers.rtmr1), (2, registers.rtmr2)));
+    // The variables in the pinned image: as in the metadata, 0x84000 bytes from its beginning.
+    let image = fs::read(&firmware).unwrap();
+    assert_eq!((of(0).0, boot.events[0].digest), (2, sha384(&image[..0x84000])));
     let less = TdxLaunchInputs {
         memory_mib: 1024,
         ..inputs

@@ -9,7 +9,7 @@ use ring::{
 use x509_cert::{
     Certificate, TbsCertificate, Version,
     crl::CertificateList,
-    der::{self, Any, Encode, asn1::ObjectIdentifier},
+    der::{self, Any, DecodePem, Encode, asn1::ObjectIdentifier},
     ext::Extension,
     name::Name,
     spki::{AlgorithmIdentifierOwned, SubjectPublicKeyInfoOwned},
@@ -30,6 +30,8 @@ pub(super) struct Key {
     /// Signs documents and quotes: `r || s`.
     fixed: EcdsaKeyPair,
     rng: SystemRandom,
+    /// The same key as it is kept.
+    pkcs8: Vec<u8>,
     certificate: Certificate,
     name: Name,
     pub(super) spki_sha256: [u8; 32],
@@ -88,10 +90,39 @@ impl Key {
             asn1,
             fixed,
             rng,
+            pkcs8: pkcs8.as_ref().to_vec(),
             certificate,
             name,
             spki_sha256,
         })
+    }
+
+    /// Puts together what [`Key::pkcs8`] and [`Key::pem`] gave. `None` when they do not belong together, or are none.
+    pub(super) fn load(pkcs8: Vec<u8>, pem: &str) -> Option<Self> {
+        let rng = SystemRandom::new();
+        let fixed = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &pkcs8, &rng).ok()?;
+        let asn1 = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &pkcs8, &rng).ok()?;
+        let certificate = Certificate::from_pem(pem.trim()).ok()?;
+        let spki = &certificate.tbs_certificate.subject_public_key_info;
+        if spki.subject_public_key.as_bytes() != Some(asn1.public_key().as_ref()) {
+            return None;
+        }
+        let spki_sha256 = sha256(&spki.to_der().ok()?);
+        let name = certificate.tbs_certificate.subject.clone();
+        Some(Self {
+            asn1,
+            fixed,
+            rng,
+            pkcs8,
+            certificate,
+            name,
+            spki_sha256,
+        })
+    }
+
+    /// The private key, PKCS#8 in DER.
+    pub(super) fn pkcs8(&self) -> &[u8] {
+        &self.pkcs8
     }
 
     /// `x || y` of the public key.
@@ -117,15 +148,14 @@ impl Key {
         pem(&self.certificate)
     }
 
-    /// A revocation list by this key that names the others' certificates.
-    pub(super) fn crl(&self, revoked: &[&Self], since_epoch: Duration) -> Result<Vec<u8>, SimError> {
+    /// A revocation list by this key that names the others' certificates. Its term: from when, since the Unix epoch, for how long.
+    pub(super) fn crl(&self, revoked: &[&Self], term: (Duration, Duration)) -> Result<Vec<u8>, SimError> {
         let what = "revocation list";
         let encode = |source| SimError::Encode { what, source };
         let ders = revoked.iter().map(|key| key.certificate.to_der());
         let ders = ders.collect::<Result<Vec<_>, _>>().map_err(encode)?;
         let revoked: Vec<_> = ders.iter().collect();
-        let tbs_cert_list =
-            certificate::revocation_list(&revoked, since_epoch, &self.name, &algorithm()).map_err(encode)?;
+        let tbs_cert_list = certificate::revocation_list(&revoked, term, &self.name, &algorithm()).map_err(encode)?;
         let signed = tbs_cert_list.to_der().map_err(encode)?;
         let signature = self
             .asn1

@@ -7,13 +7,14 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     thread,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use cella_attest::{
-    Anchors, Evidence, Expected, Verified, VerifyError,
-    measure::{LaunchInputs, snp_launch_digest},
+    Anchors, Evidence, Expected, GuestEvidence, TdEvidence, Verified, VerifyError,
+    measure::{LaunchInputs, TdxLaunchInputs, TdxRegisters, snp_launch_digest, tdx_registers},
+    tdx::{self, Collateral, Roots, TdxError, TdxExpected, TdxOptions, VerifiedTd},
     verify,
 };
 use rustix::process::{Pid, Signal, kill_process};
@@ -23,6 +24,7 @@ use tempfile::TempDir;
 const DEADLINE: Duration = Duration::from_secs(60);
 
 pub(crate) const HOST_DATA: [u8; 32] = [7; 32];
+pub(crate) const MR_CONFIG_ID: [u8; 48] = [8; 48];
 
 /// A process that does not outlive its test.
 pub(crate) struct Running(pub(crate) Child);
@@ -80,6 +82,16 @@ pub(crate) fn firmware() -> PathBuf {
     }
 }
 
+pub(crate) fn tdx_firmware() -> PathBuf {
+    tool("ovmf-tdx/usr/share/ovmf/OVMF.inteltdx.ms.fd")
+}
+
+/// What the shim writes for a simulated TDX guest, with more properties of the guest in front.
+pub(crate) fn tdx_object(properties: &str) -> String {
+    let id = STANDARD.encode(MR_CONFIG_ID);
+    format!("authz-simple,id=tee0,identity=tdx-guest{properties},,mrconfigid={id}")
+}
+
 /// The folder and what stands in it.
 pub(crate) struct Machine(TempDir);
 
@@ -105,8 +117,12 @@ impl Machine {
 
     /// Starts the service and waits until it listens.
     pub(crate) fn serve(&self) -> Running {
+        self.serve_with(&firmware())
+    }
+
+    pub(crate) fn serve_with(&self, firmware: &Path) -> Running {
         let child = self
-            .serve_command()
+            .serve_command_with(firmware)
             .arg("--qemu-pidfile")
             .arg(self.path("qemu.pid"))
             .spawn()
@@ -117,10 +133,14 @@ impl Machine {
 
     /// The service's command line, but for QEMU's process id.
     pub(crate) fn serve_command(&self) -> Command {
+        self.serve_command_with(&firmware())
+    }
+
+    fn serve_command_with(&self, firmware: &Path) -> Command {
         let mut command = platform();
         command.args(["serve", "--state"]).arg(self.path("state"));
         command.arg("--socket").arg(self.path("vsock_1027"));
-        command.arg("--firmware").arg(firmware()).stderr(Stdio::piped());
+        command.arg("--firmware").arg(firmware).stderr(Stdio::piped());
         command
     }
 
@@ -134,6 +154,11 @@ impl Machine {
             "sev-snp-guest,id=tee0,cbitpos=51,reduced-phys-bits=1,policy={policy},kernel-hashes=on,host-data={}",
             STANDARD.encode(HOST_DATA)
         );
+        self.qemu_of(append, &object, extra)
+    }
+
+    /// With another object to bind the guest to its initdata.
+    pub(crate) fn qemu_of(&self, append: &str, object: &str, extra: &[&str]) -> Running {
         let mut command = Command::new(tool("qemu/usr/bin/qemu-system-x86_64"));
         for folder in ["seabios", "qemu"] {
             command.arg("-L").arg(tool("qemu/usr/share").join(folder));
@@ -150,7 +175,7 @@ impl Machine {
             "-no-user-config",
         ]);
         command
-            .args(["-display", "none", "-object", &object, "-append", append])
+            .args(["-display", "none", "-object", object, "-append", append])
             .args(extra);
         command
             .arg("-kernel")
@@ -187,8 +212,23 @@ impl Machine {
         stream
     }
 
-    /// Asks for evidence as the guest does; `None` when it is refused.
+    /// Asks for SNP evidence as the guest does; `None` when it is refused.
     pub(crate) fn ask(&self, report_data: &[u8; 64]) -> Option<Evidence> {
+        self.ask_any(report_data).map(|evidence| match evidence {
+            GuestEvidence::Snp(evidence) => evidence,
+            GuestEvidence::Tdx(_) => panic!("a quote"),
+        })
+    }
+
+    /// The same for TDX.
+    pub(crate) fn ask_td(&self, report_data: &[u8; 64]) -> Option<TdEvidence> {
+        self.ask_any(report_data).map(|evidence| match evidence {
+            GuestEvidence::Tdx(evidence) => evidence,
+            GuestEvidence::Snp(_) => panic!("a report"),
+        })
+    }
+
+    fn ask_any(&self, report_data: &[u8; 64]) -> Option<GuestEvidence> {
         let mut stream = self.connect();
         stream.write_all(report_data).unwrap();
         let mut len = [0; 4];
@@ -196,7 +236,7 @@ impl Machine {
         let mut json = Vec::new();
         stream.read_to_end(&mut json).unwrap();
         assert_eq!(u32::try_from(json.len()).unwrap(), u32::from_le_bytes(len));
-        (!json.is_empty()).then(|| Evidence::from_json(&json).unwrap())
+        (!json.is_empty()).then(|| GuestEvidence::from_json(&json).unwrap())
     }
 
     /// Verifies as a broker does that believes this platform's root.
@@ -215,7 +255,40 @@ impl Machine {
     }
 }
 
-/// The least that QEMU takes for a Linux kernel with an initrd: the setup header of the x86 boot protocol 2.12.
+impl Machine {
+    /// The registers that the owner of a key would compute.
+    pub(crate) fn registers(&self, append: &str) -> TdxRegisters {
+        tdx_registers(&TdxLaunchInputs {
+            firmware: &tdx_firmware(),
+            kernel: &self.path("kernel"),
+            initrd: &self.path("initrd"),
+            cmdline: append,
+            memory_mib: 64,
+        })
+        .unwrap()
+    }
+
+    /// Verifies as a broker does that believes this platform's root and has its collateral.
+    pub(crate) fn verify_td(&self, evidence: &TdEvidence, report_data: &[u8; 64]) -> Result<VerifiedTd, TdxError> {
+        let root = fs::read_to_string(self.path("state/tdx/root.pem")).unwrap();
+        let collateral = fs::read(self.path("state/tdx/collateral.json")).unwrap();
+        let expected = TdxExpected {
+            report_data,
+            mr_config_id: Some(&MR_CONFIG_ID),
+        };
+        tdx::verify(
+            &evidence.into(),
+            &Collateral::from_json(&collateral).unwrap(),
+            &Roots::intel().with_simulated_pem(&root).unwrap(),
+            &expected,
+            &TdxOptions::default(),
+            SystemTime::now().duration_since(UNIX_EPOCH).unwrap(),
+        )
+    }
+}
+
+/// The least that QEMU takes for a Linux kernel with an initrd: the setup header of the x86 boot protocol 2.12. With the headers
+/// of an EFI program, which TDX's firmware measures.
 fn bz_image() -> Vec<u8> {
     let mut image = vec![0; 64 * 1024];
     image[0x1f1] = 4; // setup sectors
@@ -225,6 +298,13 @@ fn bz_image() -> Vec<u8> {
     image[0x211] = 1; // loaded high
     image[0x22c..0x230].copy_from_slice(&0x37ff_ffffu32.to_le_bytes()); // highest address of the initrd
     image[0x238..0x23c].copy_from_slice(&0x7ffu32.to_le_bytes()); // longest command line
+    let optional = 0x58;
+    image[0x3c] = 0x40; // where the EFI program's header is
+    image[0x40..0x44].copy_from_slice(b"PE\0\0");
+    image[0x54] = 112 + 6 * 8; // length of the optional header
+    image[optional..optional + 2].copy_from_slice(&0x20bu16.to_le_bytes()); // for 64 bits
+    image[optional + 60..optional + 64].copy_from_slice(&0x200u32.to_le_bytes()); // length of all headers
+    image[optional + 108] = 6; // data directories
     image
 }
 

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "test code")]
 
 mod machine;
+mod tdx;
 
 use std::{
     fs,
@@ -218,16 +219,39 @@ fn init_makes_one_platform_however_often_it_runs() {
             format!("{}\n", state.join("ark.pem").display())
         );
     }
-    let key = fs::read(state.join("vcek.key")).unwrap();
+    let keys = || ["vcek.key", "tdx/root.key", "tdx/collateral.json"].map(|name| fs::read(state.join(name)).unwrap());
+    let made = keys();
     assert!(init().unwrap().wait_with_output().unwrap().status.success());
-    assert_eq!(fs::read(state.join("vcek.key")).unwrap(), key);
-    assert_eq!(names(&state), ["ark.pem", "ask.pem", "vcek.key", "vcek.pem"]);
+    assert_eq!(keys(), made, "nothing is made twice, and young collateral is kept");
+    assert_eq!(names(&state), ["ark.pem", "ask.pem", "tdx", "vcek.key", "vcek.pem"]);
     assert_eq!(names(state.parent().unwrap()), ["state"]);
 
     fs::remove_file(state.join("vcek.key")).unwrap();
     let output = init().unwrap().wait_with_output().unwrap();
     assert!(!output.status.success(), "a folder with other things is left alone");
-    assert_eq!(names(&state), ["ark.pem", "ask.pem", "vcek.pem"]);
+    assert_eq!(names(&state), ["ark.pem", "ask.pem", "tdx", "vcek.pem"]);
+}
+
+#[test]
+fn a_folder_of_before_tdx_gets_what_it_lacks() {
+    let machine = Machine::new();
+    let key = fs::read(machine.path("state/vcek.key")).unwrap();
+    fs::remove_dir_all(machine.path("state/tdx")).unwrap();
+    let mut old = machine.serve_command();
+    let output = old.args(["--qemu-pid", "1"]).output().unwrap();
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        !output.status.success() && error.contains("`init` makes them"),
+        "{error}"
+    );
+    let init = platform()
+        .args(["init", "--state"])
+        .arg(machine.path("state"))
+        .output()
+        .unwrap();
+    assert!(init.status.success());
+    assert_eq!(fs::read(machine.path("state/vcek.key")).unwrap(), key);
+    assert!(machine.path("state/tdx/root.pem").exists());
 }
 
 #[test]
