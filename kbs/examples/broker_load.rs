@@ -1,6 +1,7 @@
 //! How fast a broker is, seen from its guests. Prints one line of JSON.
 //!
-//! `broker_load PROGRAM [SECONDS]`: makes a broker in a temporary folder, starts PROGRAM (`cella-kbs`) on it, and measures:
+//! `broker_load PROGRAM [SECONDS [postgres]]`: makes a broker in a temporary folder, starts PROGRAM (`cella-kbs`) on it, with the
+//! embedded database or with a PostgreSQL server of its own on a Unix socket, and measures:
 //!
 //! - `rcar_1_key`, `rcar_10_keys`: from the connection to the last key, one guest after the other, each with a TLS connection and
 //!   a handshake of its own; median and p99 in milliseconds. The guest's own work (a fresh key, a report signed by the
@@ -9,7 +10,7 @@
 //!   how many a second, and how long one takes, median and p99;
 //! - `memory_mib`: the program's largest resident memory.
 //!
-//! Clients and broker share the machine. What each answer says is checked.
+//! Clients, broker and PostgreSQL share the machine. What each answer says is checked.
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -32,6 +33,17 @@ use rustls_pki_types::pem::PemObject;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
+#[path = "../tests/broker/postgres.rs"]
+#[allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "the fixture of the tests: a server that does not start ends the benchmark"
+)]
+mod postgres;
+
+use postgres::Postgres;
+
 type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
 const INITDATA: &str = "algorithm = \"sha256\"\nversion = \"0.1.0\"\n[data]\n";
@@ -43,15 +55,22 @@ const CLIENTS: usize = 64;
 
 fn main() -> Outcome<()> {
     let mut arguments = std::env::args().skip(1);
-    let program = arguments.next().ok_or("usage: broker_load PROGRAM [SECONDS]")?;
+    let usage = "usage: broker_load PROGRAM [SECONDS [postgres]]";
+    let program = arguments.next().ok_or(usage)?;
     let seconds = arguments.next().map_or(Ok(10), |text| text.parse())?;
-    tokio::runtime::Runtime::new()?.block_on(run(Path::new(&program), Duration::from_secs(seconds)))
+    let postgres = match arguments.next().as_deref() {
+        None => None,
+        Some("postgres") => Some(Postgres::start()),
+        Some(_) => return Err(usage.into()),
+    };
+    let work = run(Path::new(&program), Duration::from_secs(seconds), postgres.as_ref());
+    tokio::runtime::Runtime::new()?.block_on(work)
 }
 
-async fn run(program: &Path, span: Duration) -> Outcome<()> {
+async fn run(program: &Path, span: Duration, postgres: Option<&Postgres>) -> Outcome<()> {
     let dir = tempfile::tempdir()?;
     let chip = Arc::new(Authority::generate()?.chip(&ChipSpec::random())?);
-    let broker = Broker::start(program, dir.path(), &chip).await?;
+    let broker = Broker::start(program, dir.path(), &chip, postgres).await?;
     broker.store().await?;
 
     let evidence = times(ROUNDS, async || report(&chip, [1; 64]).map(drop)).await?;
@@ -85,7 +104,7 @@ impl Drop for Broker {
 }
 
 impl Broker {
-    async fn start(program: &Path, dir: &Path, chip: &Chip) -> Outcome<Self> {
+    async fn start(program: &Path, dir: &Path, chip: &Chip, postgres: Option<&Postgres>) -> Outcome<Self> {
         let root = dir.join("ark.pem");
         std::fs::write(&root, chip.ark_pem()?)?;
         let config = init(&InitOptions {
@@ -95,7 +114,14 @@ impl Broker {
             simulated_root: Some(root),
         })?;
         let limits = "\n[limits]\nsessions = 65536\nrequests-per-second = 100000\nconnections = 512\nconnections-per-source = 512\n";
-        std::fs::write(&config, std::fs::read_to_string(&config)? + limits)?;
+        let mut text = std::fs::read_to_string(&config)? + limits;
+        if let Some(postgres) = postgres {
+            text += "[postgres]\nconnection = \"connection\"\nreplica = \"bench\"\n";
+            let path = dir.join("kbs/connection");
+            std::fs::copy(dir.join("kbs/storage.key"), &path)?; // for its mode
+            std::fs::write(&path, postgres.connection())?;
+        }
+        std::fs::write(&config, text)?;
         let mut child = Command::new(program)
             .arg("serve")
             .arg("--config")

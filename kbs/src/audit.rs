@@ -42,6 +42,7 @@ pub struct AuditLog {
 struct Inner {
     file: File,
     path: PathBuf,
+    replica: Option<String>,
     whole: Whole,
     /// Set while a line is being written: if that fails, the end of the file is not known any more.
     broken: bool,
@@ -50,8 +51,8 @@ struct Inner {
 
 impl AuditLog {
     /// Opens a log, or creates it with mode 0600, for this process alone. Checks the whole chain: about a second for
-    /// each 500 MB.
-    pub fn open(path: &Path, now: Duration) -> Result<Self, AuditError> {
+    /// each 500 MB. `replica` says in every line whose log it is, where several brokers share a database.
+    pub fn open(path: &Path, replica: Option<String>, now: Duration) -> Result<Self, AuditError> {
         let fail = |source| AuditError::Open {
             path: path.to_owned(),
             source,
@@ -76,6 +77,7 @@ impl AuditLog {
         let inner = Inner {
             file,
             path: path.to_owned(),
+            replica,
             whole,
             broken: false,
             ration: Ration::new(now),
@@ -117,6 +119,7 @@ impl AuditLog {
             inner: Mutex::new(Inner {
                 file,
                 path,
+                replica: None,
                 whole,
                 broken: false,
                 ration,
@@ -181,7 +184,8 @@ impl Inner {
                 path: self.path.clone(),
             });
         }
-        let line = Line::new(entry, &self.whole.head, self.ration.suppressed, now);
+        let mut line = Line::new(entry, &self.whole.head, self.ration.suppressed, now);
+        line.replica = self.replica.as_deref();
         let mut text = serde_json::to_vec(&line).map_err(|source| AuditError::Encode { source })?;
         self.broken = true;
         text.push(b'\n');

@@ -1,8 +1,8 @@
 //! The broker itself: what each endpoint does, without HTTP.
 //!
 //! Bytes and a correlation id go in, an answer or a [`Refusal`] comes out. Everything here may block on the disk and on
-//! RSA, so the server calls it on a blocking thread. State is in [`Sessions`] (memory), [`Storage`] and
-//! [`AuditLog`] (disk); a restart loses the sessions, and guests attest again.
+//! RSA, so the server calls it on a blocking thread. State is in [`SessionStore`], [`Storage`] and [`AuditLog`] (disk). Sessions in
+//! memory are lost with a restart, and guests attest again; those in a database that brokers share are not.
 
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
@@ -19,7 +19,7 @@ use crate::clock::Clock;
 use crate::facts::Facts;
 use crate::references::Known;
 use crate::refusal::{Refusal, RequestError};
-use crate::session::{SessionError, SessionId, Sessions};
+use crate::session::{Proof, SessionError, SessionFailure, SessionId, SessionStore};
 use crate::storage::{Resource, Storage, StoreError};
 use crate::token::TokenKeys;
 use crate::trust::Trust;
@@ -35,7 +35,7 @@ pub use open::OpenError;
 pub struct Broker {
     clock: Arc<dyn Clock>,
     trust: RwLock<Arc<Trust>>,
-    sessions: Sessions,
+    sessions: SessionStore,
     tokens: TokenKeys,
     storage: Arc<Storage>,
     audit: AuditLog,
@@ -77,10 +77,7 @@ impl Broker {
         if tee == Tee::Tdx && self.trust().collateral.is_empty() {
             return Err(RequestError::NoCollateral.into());
         }
-        let (session, nonce) = self
-            .sessions
-            .open(tee, self.clock.uptime())
-            .map_err(Refusal::Handshake)?;
+        let (session, nonce) = self.sessions.open(tee, self.clock.as_ref()).map_err(handshake)?;
         let answer = Challenge {
             nonce: nonce.as_str().to_owned(),
             extra_params: Value::String(String::new()),
@@ -115,11 +112,8 @@ impl Broker {
     }
 
     fn attest_in(&self, session: SessionId, body: &[u8], reference: &str) -> Result<InSession<TokenAnswer>, Refusal> {
-        // Before anything else: whatever the body is, there is no second try.
-        let (nonce, tee, left) = self
-            .sessions
-            .spend(&session, self.clock.uptime())
-            .map_err(Refusal::Handshake)?;
+        // Before anything else: where sessions are in memory there is no second try, whatever the body is.
+        let (nonce, tee, left) = self.sessions.spend(&session, self.clock.as_ref()).map_err(handshake)?;
         let submission = parse_attestation(body, tee)?;
         let now = self.clock.unix();
         let mut facts = appraise(&submission, nonce.as_str(), &self.trust(), now)?;
@@ -133,8 +127,8 @@ impl Broker {
         entry.facts = Some(&facts);
         self.audit.append(&entry, now)?;
         self.sessions
-            .prove(&session, Arc::new(facts), self.clock.uptime())
-            .map_err(Refusal::Handshake)?;
+            .prove(&session, Arc::new(facts), &token, self.clock.as_ref())
+            .map_err(handshake)?;
         Ok(InSession {
             answer: TokenAnswer { token },
             session,
@@ -173,7 +167,7 @@ impl Broker {
 
     /// Sessions that wait for evidence, and those that gave it.
     pub fn sessions(&self) -> (usize, usize) {
-        self.sessions.counts()
+        self.sessions.counts(self.clock.as_ref())
     }
 
     /// How many lines the audit log has.
@@ -185,10 +179,10 @@ impl Broker {
     fn proof(&self, credentials: &Credentials) -> Result<(Arc<Facts>, String), Refusal> {
         let mut refusal = Refusal::NoCredentials;
         if let Some(cookie) = &credentials.cookie {
-            let session = cookie.parse::<SessionId>();
-            match session.and_then(|id| Ok((self.sessions.facts(&id, self.clock.uptime())?, id.tag()))) {
+            match self.session_proof(cookie) {
                 Ok(proof) => return Ok(proof),
-                Err(error) => refusal = Refusal::Unattested(error),
+                Err(Refusal::Unattested(error)) => refusal = Refusal::Unattested(error),
+                Err(failed) => return Err(failed),
             }
         }
         let Some(token) = &credentials.bearer else {
@@ -196,6 +190,16 @@ impl Broker {
         };
         let proven = self.tokens.verify(token)?;
         Ok((Arc::new(proven.facts), proven.session))
+    }
+
+    fn session_proof(&self, cookie: &str) -> Result<(Arc<Facts>, String), Refusal> {
+        let id: SessionId = cookie.parse().map_err(Refusal::Unattested)?;
+        let proof = self.sessions.proof(&id, self.clock.as_ref());
+        let facts = match proof.map_err(|error| Refusal::of_session(error, Refusal::Unattested))? {
+            Proof::Facts(facts) => facts,
+            Proof::Token(token) => Arc::new(self.tokens.verify(&token)?.facts),
+        };
+        Ok((facts, id.tag()))
     }
 
     /// The resource for a guest, encrypted, and its version. All that is read is as of one moment.
@@ -226,6 +230,10 @@ impl Broker {
         }
         Ok((version, jwe::encrypt(&facts.tee_key, &bytes)?))
     }
+}
+
+fn handshake(error: SessionFailure) -> Refusal {
+    Refusal::of_session(error, Refusal::Handshake)
 }
 
 #[cfg(test)]

@@ -36,6 +36,8 @@ pub struct Config {
     pub allow_milan: bool,
     /// Public keys of those whose reference values are taken.
     pub reference_signers: Vec<PathBuf>,
+    /// The database, where several brokers share one.
+    pub postgres: Option<Postgres>,
     /// More about SEV-SNP.
     pub snp: Snp,
     /// More about TDX.
@@ -57,6 +59,19 @@ pub struct TlsFiles {
     pub certificate: PathBuf,
     /// PEM, mode 0600.
     pub key: PathBuf,
+}
+
+/// A PostgreSQL database in place of the embedded one.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+#[non_exhaustive]
+pub struct Postgres {
+    /// A file with a connection string, mode 0600.
+    pub connection: PathBuf,
+    /// PEM roots of the server's certificate, where it is not on a Unix socket.
+    pub ca: Option<PathBuf>,
+    /// The name of this broker among those that share the database, in its audit log.
+    pub replica: String,
 }
 
 /// What SEV-SNP evidence is judged by, beside roots.
@@ -163,6 +178,12 @@ impl Config {
             8760,
         )?;
         let state_dir = at(file.state_dir);
+        if let Some(Postgres { replica, .. }) = &file.postgres {
+            let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
+            if !(1..=64).contains(&replica.len()) || !replica.bytes().all(plain) {
+                return Err(ConfigError::Replica);
+            }
+        }
         Ok(Self {
             listen: file.listen,
             address_file: file.address_file.map(at),
@@ -174,6 +195,11 @@ impl Config {
             simulated_root: file.simulated_root.map(at),
             allow_milan: file.allow_milan,
             reference_signers: file.reference_signers.into_iter().map(at).collect(),
+            postgres: file.postgres.map(|postgres| Postgres {
+                connection: at(postgres.connection),
+                ca: postgres.ca.map(at),
+                ..postgres
+            }),
             snp: Snp {
                 crls: file.snp.crls.into_iter().map(at).collect(),
                 ..file.snp
@@ -210,6 +236,7 @@ struct ConfigFile {
     allow_milan: bool,
     #[serde(default)]
     reference_signers: Vec<PathBuf>,
+    postgres: Option<Postgres>,
     #[serde(default)]
     snp: Snp,
     #[serde(default)]
@@ -298,6 +325,9 @@ pub enum ConfigError {
         /// Largest value accepted.
         max: u64,
     },
+    /// A name that cannot be told apart in a log.
+    #[error("postgres.replica must be 1 to 64 characters of A-Z a-z 0-9 _ . -")]
+    Replica,
     /// Nobody could ever store a key.
     #[error("admin-keys is empty: name at least one public key file")]
     NoAdminKey,
@@ -321,6 +351,7 @@ mod tests {
         assert_eq!(config.audit_log, Path::new("/etc/kbs/state/audit.jsonl"));
         assert_eq!(config.tls.certificate, Path::new("/etc/kbs/server.pem"));
         assert_eq!(config.tls.key, Path::new("/abs/server.key"));
+        assert!(config.postgres.is_none());
         assert!(config.snp.crls.is_empty() && !config.snp.require_crl && config.reference_signers.is_empty());
         assert!(config.tdx.collateral.is_none() && config.tdx.simulated_root.is_none());
         assert_eq!(config.tdx.collateral_max_age_hours, 720);
@@ -343,6 +374,7 @@ mod tests {
             ("[tls]\nciphers = 3\n", "ciphers"),
             ("[snp]\nroots = 3\n", "roots"),
             ("[tdx]\nallow-debug = true\n", "allow-debug"),
+            ("[postgres]\npassword = \"hunter2\"\n", "password"),
         ] {
             let text = if extra.starts_with("[tls]") {
                 extra.to_owned()
@@ -394,6 +426,20 @@ mod tests {
         ));
     }
 
+    #[test]
+    fn a_replica_has_a_name() {
+        let parse = |name: &str| {
+            let text = format!("{MINIMAL}\n[postgres]\nconnection = \"connection\"\nreplica = \"{name}\"\n");
+            Config::parse(&text, Path::new("/etc/kbs"))
+        };
+        let postgres = parse("berlin-1").unwrap().postgres.unwrap();
+        assert_eq!(postgres.connection, Path::new("/etc/kbs/connection"));
+        assert!(postgres.ca.is_none() && postgres.replica == "berlin-1");
+        for name in ["", "a b", "a/b", &"x".repeat(65)] {
+            assert!(matches!(parse(name), Err(ConfigError::Replica)), "{name}");
+        }
+    }
+
     /// The README is the reference for operators: it names every key.
     #[test]
     fn the_readme_names_every_key() {
@@ -414,6 +460,9 @@ mod tests {
             "tdx.collateral",
             "tdx.collateral-max-age-hours",
             "tdx.simulated-root",
+            "postgres.connection",
+            "postgres.ca",
+            "postgres.replica",
             "tls.certificate",
             "tls.key",
             "limits.session-timeout-seconds",

@@ -10,7 +10,7 @@ use crate::appraisal::{AppraisalError, BodyError};
 use crate::audit::AuditError;
 use crate::owners::{Missing, OwnersError};
 use crate::rule::{Mismatch, RuleError};
-use crate::session::SessionError;
+use crate::session::{SessionError, SessionFailure};
 use crate::storage::{
     BackupError, FloorNameError, MAX_RESOURCE, OwnersChangeError, Rollback, StorageError, StoreError,
 };
@@ -131,6 +131,16 @@ pub enum Refusal {
     Internal,
 }
 
+impl Refusal {
+    /// A session that does not allow what was asked, called `refused` there, or could not be looked at.
+    pub(crate) fn of_session(error: SessionFailure, refused: fn(SessionError) -> Self) -> Self {
+        match error {
+            SessionFailure::Refused(error) => refused(error),
+            SessionFailure::Storage(error) => Self::Storage(error),
+        }
+    }
+}
+
 impl From<StoreError> for Refusal {
     /// What an admin wanted to store.
     fn from(error: StoreError) -> Self {
@@ -203,6 +213,9 @@ impl Refusal {
             // 5xx, so that clients of the protocol come again.
             Self::TooFast => (StatusCode::SERVICE_UNAVAILABLE, "Overloaded"),
             Self::Handshake(SessionError::Full) => (StatusCode::SERVICE_UNAVAILABLE, "Overloaded"),
+            Self::Storage(StorageError::Unavailable { .. } | StorageError::Uncertain { .. }) => {
+                (StatusCode::SERVICE_UNAVAILABLE, "StorageUnavailable")
+            }
             Self::Handshake(SessionError::Random) => (StatusCode::INTERNAL_SERVER_ERROR, "Internal"),
             Self::Request(_) | Self::Handshake(_) | Self::Body(_) | Self::Appraisal(_) | Self::Workload(_) => {
                 (StatusCode::UNAUTHORIZED, "AttestationError")

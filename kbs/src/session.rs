@@ -29,11 +29,34 @@ use ring::digest;
 use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::facts::Facts;
+use crate::storage::StorageError;
 
-/// Name of a session: the value of its cookie. Whoever shows it is the session, so it has no `Display`; logs carry
-/// the [tag](Self::tag).
+mod shared;
+mod store;
+
+pub use shared::SharedSessions;
+pub use store::{Proof, SessionStore};
+
+/// Length of a ticket's MAC.
+const MAC_LEN: usize = 32;
+
+/// Name of a session, and its ticket where brokers share sessions: the value of its cookie. Whoever shows it is the session, so
+/// it has no `Display`; logs carry the [tag](Self::tag).
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct SessionId([u8; 16]);
+pub struct SessionId {
+    name: [u8; 16],
+    ticket: Option<Ticket>,
+}
+
+/// What a cookie says beside the session's name. It is believed for its MAC: see [`SharedSessions`].
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Ticket {
+    /// What evidence the session is for.
+    tee: u8,
+    /// When it ends, in Unix seconds.
+    ends: u64,
+    mac: [u8; MAC_LEN],
+}
 
 impl SessionId {
     fn random(rng: &dyn SecureRandom) -> Result<Self, SessionError> {
@@ -42,17 +65,24 @@ impl SessionId {
         // UUID version 4, as clients of the protocol are used to.
         bytes[6] = bytes[6] & 0x0f | 0x40;
         bytes[8] = bytes[8] & 0x3f | 0x80;
-        Ok(Self(bytes))
+        Ok(Self {
+            name: bytes,
+            ticket: None,
+        })
     }
 
-    /// The cookie's value: 32 lower-case hex digits.
+    /// The cookie's value: 32 lower-case hex digits, with a ticket 114.
     pub fn cookie(&self) -> String {
-        hex::encode(self.0)
+        let mut cookie = hex::encode(self.name);
+        if let Some(Ticket { tee, ends, mac }) = &self.ticket {
+            cookie.push_str(&hex::encode([&[*tee], ends.to_be_bytes().as_slice(), mac].concat()));
+        }
+        cookie
     }
 
     /// A name for logs, from which the cookie cannot be had: 16 hex digits.
     pub fn tag(&self) -> String {
-        let digest = digest::digest(&digest::SHA256, &self.0);
+        let digest = digest::digest(&digest::SHA256, &self.name);
         hex::encode(digest.as_ref().get(..8).unwrap_or_default())
     }
 }
@@ -61,9 +91,29 @@ impl FromStr for SessionId {
     type Err = SessionError;
 
     fn from_str(text: &str) -> Result<Self, SessionError> {
-        let mut bytes = [0; 16];
-        hex::decode_to_slice(text, &mut bytes).map_err(|_| SessionError::Unknown)?;
-        Ok(Self(bytes))
+        fn part<const N: usize>(digits: &str) -> Result<[u8; N], SessionError> {
+            let mut bytes = [0; N];
+            hex::decode_to_slice(digits, &mut bytes).map_err(|_| SessionError::Unknown)?;
+            Ok(bytes)
+        }
+        let (name, ticket) = text.split_at_checked(32).ok_or(SessionError::Unknown)?;
+        let ticket = match ticket {
+            "" => None,
+            ticket => {
+                let (tee, rest) = ticket.split_at_checked(2).ok_or(SessionError::Unknown)?;
+                let (ends, mac) = rest.split_at_checked(16).ok_or(SessionError::Unknown)?;
+                let [tee] = part(tee)?;
+                Some(Ticket {
+                    tee,
+                    ends: u64::from_be_bytes(part(ends)?),
+                    mac: part(mac)?,
+                })
+            }
+        };
+        Ok(Self {
+            name: part(name)?,
+            ticket,
+        })
     }
 }
 
@@ -265,6 +315,18 @@ pub enum SessionError {
     /// The operating system gave no randomness.
     #[error("no randomness")]
     Random,
+}
+
+/// A session does not allow what was asked of it, or cannot be looked at.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SessionFailure {
+    /// It does not.
+    #[error("{0}")]
+    Refused(#[from] SessionError),
+    /// The database.
+    #[error("storage failed")]
+    Storage(#[from] StorageError),
 }
 
 #[cfg(test)]

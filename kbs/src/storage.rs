@@ -9,6 +9,7 @@
 use std::path::{Path, PathBuf};
 
 use cella_kbs_client::wire::ResourcePath;
+use ring::hmac;
 use zeroize::Zeroizing;
 
 use crate::rule::{Rule, RuleError};
@@ -19,6 +20,7 @@ mod embedded;
 mod floor;
 mod moment;
 mod owners;
+mod postgres;
 mod references;
 mod seal;
 mod transaction;
@@ -27,11 +29,13 @@ pub use backup::{BackupError, MAX_BACKUP};
 pub use floor::{FloorKind, FloorName, FloorNameError, Rollback, StoreError};
 pub use moment::Moment;
 pub use owners::OwnersChangeError;
+pub use postgres::ConnectionError;
 pub use seal::{KeyFormatError, KeyRing, StorageKey};
 
 use backend::{Backend, Batch, Cell, Table};
 use embedded::Embedded;
 use floor::next;
+use postgres::Postgres;
 
 /// Largest resource, in bytes.
 pub const MAX_RESOURCE: usize = 64 * 1024;
@@ -70,6 +74,13 @@ impl Storage {
     /// Opens the database in a file, or makes one with mode 0600. Values that an earlier key sealed are sealed anew.
     pub fn open(path: &Path, keys: KeyRing) -> Result<Self, StorageError> {
         Self::over(Box::new(Embedded::open(path)?), keys)
+    }
+
+    /// Opens a PostgreSQL database that other brokers may share, or makes its table. `connection` is a private file with a
+    /// connection string, `ca` the PEM roots of a server that is not on a Unix socket. Blocks, and must not be called from a task,
+    /// nor may any other method of what it gives.
+    pub fn connect(connection: &Path, ca: Option<&Path>, keys: KeyRing) -> Result<Self, StorageError> {
+        Self::over(Box::new(Postgres::open(connection, ca)?), keys)
     }
 
     /// Opens what a backend holds.
@@ -218,7 +229,28 @@ impl Storage {
         self.backend.snapshot(&[table])?.into_iter().map(opened).collect()
     }
 
-    fn read(&self, table: Table, key: &str) -> Result<Option<Zeroizing<Vec<u8>>>, StorageError> {
+    /// Removes a table's entries whose keys come before `bound`.
+    pub(crate) fn remove_before(&self, table: Table, bound: &str) -> Result<u64, StorageError> {
+        self.backend.remove_before(table, bound)
+    }
+
+    /// Keys for the tickets of sessions, one for each storage key at hand, that of the current one first. All brokers that
+    /// share the database have the same.
+    pub(crate) fn ticket_keys(&self) -> Result<Vec<hmac::Key>, StorageError> {
+        let key = |key: &StorageKey| {
+            Some(hmac::Key::new(
+                hmac::HMAC_SHA256,
+                key.derive(&[b"session tickets"])?.as_ref(),
+            ))
+        };
+        self.keys
+            .all()
+            .map(key)
+            .collect::<Option<_>>()
+            .ok_or(StorageError::Seal)
+    }
+
+    pub(crate) fn read(&self, table: Table, key: &str) -> Result<Option<Zeroizing<Vec<u8>>>, StorageError> {
         self.now()?.read(table, key)
     }
 
@@ -286,6 +318,33 @@ pub enum StorageError {
         #[source]
         source: Box<redb::Error>,
     },
+    /// The configuration does not say how to reach PostgreSQL.
+    #[error("how to reach PostgreSQL is not clear")]
+    Connection(#[from] ConnectionError),
+    /// PostgreSQL was not there for some seconds. Nothing was changed.
+    #[error("PostgreSQL cannot be used now, nothing was changed")]
+    Unavailable {
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// PostgreSQL went away while it answered a commit.
+    #[error("PostgreSQL went away in a commit: what was asked for is done, or it is not")]
+    Uncertain {
+        /// How.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// PostgreSQL refuses, and will again.
+    #[error("PostgreSQL refuses")]
+    Postgres {
+        /// Why.
+        #[source]
+        source: Box<tokio_postgres::Error>,
+    },
+    /// A server that may lose what it has acknowledged is no place for floors.
+    #[error("PostgreSQL runs with fsync = off: what it acknowledges can be lost")]
+    NotDurable,
     /// The database was made with another storage key.
     #[error("the storage key is not the one that the database was made with")]
     WrongKey,
@@ -315,5 +374,10 @@ pub enum StorageError {
     },
 }
 
+#[cfg(test)]
+mod contract;
+#[cfg(test)]
+#[path = "../tests/broker/postgres.rs"]
+mod postgres_server;
 #[cfg(test)]
 mod tests;

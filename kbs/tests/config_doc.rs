@@ -14,7 +14,7 @@ const DOC: &str = include_str!("../../docs/config.md");
 #[test]
 fn the_brokers_keys_are_the_documents() {
     let mut keys = keys("");
-    for table in ["tls", "limits", "snp", "tdx"] {
+    for table in ["tls", "limits", "snp", "tdx", "postgres"] {
         assert!(keys.remove(table), "{table}");
         keys.extend(
             self::keys(&format!("[{table}]\n"))

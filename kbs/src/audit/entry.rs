@@ -112,6 +112,9 @@ impl<'a> Entry<'a> {
 pub(super) struct Line<'a> {
     seq: u64,
     time: String,
+    /// Which of several brokers wrote it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) replica: Option<&'a str>,
     event: Event,
     outcome: Outcome,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -157,6 +160,7 @@ impl<'a> Line<'a> {
         Self {
             seq: head.lines,
             time: rfc3339(now),
+            replica: None,
             event: entry.event,
             outcome: entry.outcome,
             reason: entry.reason.as_deref(),

@@ -11,7 +11,7 @@ fn entry() -> Entry<'static> {
 /// A log of five lines, closed.
 fn written(dir: &Path) -> PathBuf {
     let path = dir.join("audit.jsonl");
-    let log = AuditLog::open(&path, NOW).unwrap();
+    let log = AuditLog::open(&path, None, NOW).unwrap();
     for n in 0..4 {
         let facts = facts();
         let mut entry = entry();
@@ -45,7 +45,7 @@ fn the_chain_goes_on_after_reopening() {
     let path = written(dir.path());
     let before = verify(&path).unwrap();
     assert_eq!(before.lines, 5);
-    let log = AuditLog::open(&path, NOW).unwrap();
+    let log = AuditLog::open(&path, None, NOW).unwrap();
     log.append(&entry(), NOW).unwrap();
     let head = log.head();
     drop(log);
@@ -85,7 +85,10 @@ fn any_change_is_found() {
     ] {
         std::fs::write(&path, changed).unwrap();
         assert!(matches!(verify(&path), Err(AuditError::Chain { .. })));
-        assert!(matches!(AuditLog::open(&path, NOW), Err(AuditError::Chain { .. })));
+        assert!(matches!(
+            AuditLog::open(&path, None, NOW),
+            Err(AuditError::Chain { .. })
+        ));
     }
     std::fs::write(&path, text.replace("demo/key/1", "demo/key/9")).unwrap();
     assert!(matches!(verify(&path), Err(AuditError::Chain { line: 4, .. })));
@@ -99,7 +102,7 @@ fn what_a_crash_left_is_cut_off_and_recorded() {
     let cut = good.len() - 10;
     std::fs::write(&path, &good[..cut]).unwrap();
     assert!(matches!(verify(&path), Err(AuditError::Torn { line: 5, .. })));
-    drop(AuditLog::open(&path, NOW).unwrap());
+    drop(AuditLog::open(&path, None, NOW).unwrap());
     assert_eq!(verify(&path).unwrap().lines, 5);
     let text = std::fs::read_to_string(&path).unwrap();
     assert!(
@@ -112,8 +115,11 @@ fn what_a_crash_left_is_cut_off_and_recorded() {
 fn one_process_at_a_time() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("audit.jsonl");
-    let _log = AuditLog::open(&path, NOW).unwrap();
-    assert!(matches!(AuditLog::open(&path, NOW), Err(AuditError::Locked { .. })));
+    let _log = AuditLog::open(&path, None, NOW).unwrap();
+    assert!(matches!(
+        AuditLog::open(&path, None, NOW),
+        Err(AuditError::Locked { .. })
+    ));
 }
 
 #[test]
@@ -131,7 +137,7 @@ fn after_a_failed_write_nothing_more_is_taken() {
 fn denied_attestations_are_rationed() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("audit.jsonl");
-    let log = AuditLog::open(&path, NOW).unwrap();
+    let log = AuditLog::open(&path, None, NOW).unwrap();
     for _ in 0..1000 {
         log.append_rationed(&entry(), NOW).unwrap();
     }
@@ -151,7 +157,7 @@ fn denied_attestations_are_rationed() {
 fn pages_give_the_file_line_by_line() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("audit.jsonl");
-    let log = AuditLog::open(&path, NOW).unwrap();
+    let log = AuditLog::open(&path, None, NOW).unwrap();
     for _ in 0..2500 {
         let mut inner = log.inner.lock().unwrap();
         inner.write(&entry(), NOW).unwrap();
@@ -168,7 +174,7 @@ fn pages_give_the_file_line_by_line() {
         .collect();
     // As written, and as found on opening.
     drop(log);
-    let log = AuditLog::open(&path, NOW).unwrap();
+    let log = AuditLog::open(&path, None, NOW).unwrap();
     let whole = [whole, std::fs::read(&path).unwrap().split_off(starts[2501])].concat();
     for from in [0, 1, 1023, 1024, 1025, 2048, 2500] {
         let page = log.page(from as u64).unwrap();

@@ -11,7 +11,7 @@ use crate::audit::{AuditError, AuditLog};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::files::{self, FileError};
-use crate::session::Sessions;
+use crate::session::{SessionStore, Sessions, SharedSessions};
 use crate::storage::{KeyFormatError, KeyRing, Storage, StorageError, StorageKey};
 use crate::token::{TokenKeys, TokenKeysError};
 use crate::trust::{Trust, TrustError};
@@ -40,13 +40,24 @@ impl Broker {
                     source,
                 })?;
         }
-        let storage = Storage::open(&config.state_dir.join("kbs.redb"), keys)?;
+        let storage = match &config.postgres {
+            Some(postgres) => Storage::connect(&postgres.connection, postgres.ca.as_deref(), keys)?,
+            None => Storage::open(&config.state_dir.join("kbs.redb"), keys)?,
+        };
         let storage = Arc::new(storage);
         let tokens = TokenKeys::open(storage.clone(), clock.clone())?;
-        let audit = AuditLog::open(&config.audit_log, clock.unix())?;
+        let (timeout, bound) = (config.limits.session_timeout, config.limits.sessions);
+        let (sessions, replica) = match &config.postgres {
+            Some(postgres) => {
+                let shared = SharedSessions::new(storage.clone(), timeout, bound)?;
+                (SessionStore::Shared(shared), Some(postgres.replica.clone()))
+            }
+            None => (SessionStore::Own(Sessions::new(timeout, bound)), None),
+        };
+        let audit = AuditLog::open(&config.audit_log, replica, clock.unix())?;
         Ok(Self {
             trust: RwLock::new(Arc::new(trust)),
-            sessions: Sessions::new(config.limits.session_timeout, config.limits.sessions),
+            sessions,
             tokens,
             storage,
             audit,

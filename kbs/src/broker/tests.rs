@@ -48,10 +48,10 @@ fn fixture() -> Fixture {
 }
 
 fn attested(broker: &Broker) -> Credentials {
-    let now = broker.clock.uptime();
-    let (id, _) = broker.sessions.open(Tee::Snp, now).unwrap();
-    broker.sessions.spend(&id, now).unwrap();
-    broker.sessions.prove(&id, Arc::new(facts()), now).unwrap();
+    let clock = broker.clock.as_ref();
+    let (id, _) = broker.sessions.open(Tee::Snp, clock).unwrap();
+    broker.sessions.spend(&id, clock).unwrap();
+    broker.sessions.prove(&id, Arc::new(facts()), "", clock).unwrap();
     Credentials {
         cookie: Some(id.cookie()),
         bearer: None,

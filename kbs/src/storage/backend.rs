@@ -27,11 +27,13 @@ pub enum Table {
     TokenKeys,
     /// Reference values, by name.
     References,
+    /// Sessions that have proved themselves, by when they end and name; only where brokers share the database.
+    Sessions,
 }
 
 impl Table {
     /// Every map.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Meta,
         Self::Resources,
         Self::Rules,
@@ -40,6 +42,7 @@ impl Table {
         Self::Approvals,
         Self::TokenKeys,
         Self::References,
+        Self::Sessions,
     ];
 
     /// Its name in the database; part of what values are sealed for.
@@ -53,6 +56,7 @@ impl Table {
             Self::Approvals => "approvals",
             Self::TokenKeys => "token-keys",
             Self::References => "references",
+            Self::Sessions => "sessions",
         }
     }
 }
@@ -87,6 +91,9 @@ pub trait Backend: Send + Sync {
 
     /// Makes a change. False when something was not as expected: then nothing was changed.
     fn commit(&self, batch: &Batch) -> Result<bool, StorageError>;
+
+    /// Removes the entries of a map whose keys come before `bound`, byte by byte; gives how many.
+    fn remove_before(&self, table: Table, bound: &str) -> Result<u64, StorageError>;
 }
 
 /// The values of one moment.

@@ -99,6 +99,20 @@ impl Backend for Embedded {
         write.commit().map_err(|e| self.fail(e))?;
         Ok(true)
     }
+
+    fn remove_before(&self, table: Table, bound: &str) -> Result<u64, StorageError> {
+        let write = self.database.begin_write().map_err(|e| self.fail(e))?;
+        let mut removed = 0;
+        {
+            let mut table = write.open_table(definition(table)).map_err(|e| self.fail(e))?;
+            for entry in table.extract_from_if(..bound, |_, _| true).map_err(|e| self.fail(e))? {
+                entry.map_err(|e| self.fail(e))?;
+                removed += 1;
+            }
+        }
+        write.commit().map_err(|e| self.fail(e))?;
+        Ok(removed)
+    }
 }
 
 /// A reader has the database as it was when it began; writers are not kept waiting.

@@ -158,9 +158,12 @@ impl KeyRing {
     }
 
     pub(super) fn find(&self, id: &[u8; ID_LEN]) -> Option<&StorageKey> {
-        std::iter::once(&self.current)
-            .chain(&self.earlier)
-            .find(|key| key.id == *id)
+        self.all().find(|key| key.id == *id)
+    }
+
+    /// Every key, the one that seals first.
+    pub(super) fn all(&self) -> impl Iterator<Item = &StorageKey> {
+        std::iter::once(&self.current).chain(&self.earlier)
     }
 }
 

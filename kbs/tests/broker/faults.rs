@@ -20,7 +20,7 @@ use crate::program::{PATIENCE, admin_token, serve, serve_by, signal};
 const KEY: &[u8] = b"thirty-two bytes of a model key.";
 
 /// The handshake; gives the session's cookie.
-async fn attest(client: &Client, guest: &Guest) -> String {
+pub(crate) async fn attest(client: &Client, guest: &Guest) -> String {
     let challenge = send(client, Sent::post("auth", auth_body())).await;
     let (cookie, nonce) = (
         challenge.cookie.unwrap(),
@@ -32,20 +32,20 @@ async fn attest(client: &Client, guest: &Guest) -> String {
     cookie
 }
 
-fn lines(log: &Path) -> Vec<Value> {
+pub(crate) fn lines(log: &Path) -> Vec<Value> {
     let text = std::fs::read_to_string(log).unwrap();
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
 /// Acknowledged versions by path, and how many keys were released.
 #[derive(Default)]
-struct Seen {
-    stored: BTreeMap<String, u64>,
-    released: usize,
+pub(crate) struct Seen {
+    pub(crate) stored: BTreeMap<String, u64>,
+    pub(crate) released: usize,
 }
 
 /// Writers and readers that go on until the broker is gone.
-fn load(
+pub(crate) fn load(
     folder: &Path,
     address: std::net::SocketAddr,
     token: &str,

@@ -13,18 +13,18 @@ use crate::guest::Guest;
 const KEY: &[u8] = b"thirty-two bytes of a model key.";
 const PATH: &str = "a/b/1";
 
-struct Owner {
+pub(crate) struct Owner {
     name: &'static str,
     pair: Ed25519KeyPair,
 }
 
 impl Owner {
-    fn new(name: &'static str, seed: u8) -> Self {
+    pub(crate) fn new(name: &'static str, seed: u8) -> Self {
         let pair = Ed25519KeyPair::from_seed_unchecked(&[seed; 32]).unwrap();
         Self { name, pair }
     }
 
-    fn public(&self) -> [u8; 32] {
+    pub(crate) fn public(&self) -> [u8; 32] {
         self.pair.public_key().as_ref().try_into().unwrap()
     }
 
@@ -33,7 +33,7 @@ impl Owner {
     }
 
     /// A word about a guest. It counts for `lifetime` seconds; 0 takes back what was said before.
-    fn word(&self, guest: &Guest, version: u64, issued: u64, lifetime: u64) -> Value {
+    pub(crate) fn word(&self, guest: &Guest, version: u64, issued: u64, lifetime: u64) -> Value {
         let approval = Approval {
             resource: PATH.parse().unwrap(),
             version,

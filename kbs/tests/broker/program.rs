@@ -28,7 +28,7 @@ fn piped(mut command: Command) -> Command {
 }
 
 /// Exit code and everything said.
-async fn run(arguments: &[&str]) -> (Option<i32>, String) {
+pub(crate) async fn run(arguments: &[&str]) -> (Option<i32>, String) {
     let output = timeout(PATIENCE, program().args(arguments).output())
         .await
         .unwrap()
