@@ -5,6 +5,7 @@
 //! and never arguments. Exit codes: 0 done, 1 failed, 2 wrong usage.
 #![forbid(unsafe_code)]
 
+mod collateral;
 mod doctor;
 mod files;
 mod image;
@@ -60,6 +61,9 @@ enum Command {
     Policy(policy::PolicyCommand),
     /// Compute launch digests of a guest image.
     Measure(measure::MeasureArgs),
+    /// Pack Intel's collateral for TDX platforms for the broker.
+    #[command(subcommand)]
+    Collateral(collateral::CollateralCommand),
     /// Sign and verify reference values.
     #[command(subcommand)]
     Reference(reference::ReferenceCommand),
@@ -108,6 +112,7 @@ async fn run(command: Command) -> anyhow::Result<String> {
         Command::Model(command) => model::run(command).await,
         Command::Policy(command) => Ok(policy::run(command).await?),
         Command::Measure(args) => Ok(measure::run(&args)?),
+        Command::Collateral(command) => Ok(collateral::run(&command)?),
         Command::Reference(command) => Ok(reference::run(&command)?),
         Command::Kbs(command) => Ok(kbs::run(command).await?),
         Command::Status(args) => Ok(status::run(&args).await?),
