@@ -112,6 +112,8 @@ impl Broker {
             names: vec!["127.0.0.1".to_owned()],
             listen: "127.0.0.1:0".parse()?,
             simulated_root: Some(root),
+            tdx_collateral: None,
+            simulated_tdx_root: None,
         })?;
         let limits = "\n[limits]\nsessions = 65536\nrequests-per-second = 100000\nconnections = 512\nconnections-per-source = 512\n";
         let mut text = std::fs::read_to_string(&config)? + limits;

@@ -48,6 +48,10 @@ pub struct InitOptions {
     pub listen: SocketAddr,
     /// A development root, for simulated platforms.
     pub simulated_root: Option<PathBuf>,
+    /// Intel's collateral, or a development authority's: a file or a folder.
+    pub tdx_collateral: Option<PathBuf>,
+    /// A development root, for simulated TDX platforms.
+    pub simulated_tdx_root: Option<PathBuf>,
 }
 
 /// Makes the folder's files; gives the path of the configuration.
@@ -56,7 +60,9 @@ pub fn init(options: &InitOptions) -> Result<PathBuf, InitError> {
     if config.exists() {
         return Err(InitError::Exists { path: config });
     }
-    let root = options.simulated_root.as_deref().map(absolute).transpose()?;
+    let given = |path: &Option<PathBuf>| path.as_deref().map(absolute).transpose();
+    let root = given(&options.simulated_root)?;
+    let tdx = [given(&options.tdx_collateral)?, given(&options.simulated_tdx_root)?];
     let mut folder = DirBuilder::new();
     folder.recursive(true).mode(0o700);
     for path in [options.dir.clone(), options.dir.join("state")] {
@@ -78,7 +84,7 @@ pub fn init(options: &InitOptions) -> Result<PathBuf, InitError> {
     write("admin.key", &Zeroizing::new(admin.serialize_pem()))?;
     write("admin.pub", &admin.public_key_pem())?;
     write("storage.key", &StorageKey::generate()?)?;
-    write("config.toml", &config_text(options.listen, root.as_deref()))?;
+    write("config.toml", &config_text(options.listen, root.as_deref(), &tdx))?;
     Ok(config)
 }
 
@@ -119,7 +125,7 @@ fn absolute(path: &Path) -> Result<PathBuf, InitError> {
     })
 }
 
-fn config_text(listen: SocketAddr, simulated_root: Option<&Path>) -> String {
+fn config_text(listen: SocketAddr, simulated_root: Option<&Path>, tdx: &[Option<PathBuf>; 2]) -> String {
     let mut text = format!(
         r#"# Configuration of cella-kbs. Relative paths count from this file's folder. See README.md.
 listen = "{listen}"
@@ -133,6 +139,15 @@ admin-keys = ["admin.pub"]
         let root = toml::Value::String(root.display().to_string());
         text.push_str("# Development only: evidence under this root proves nothing about hardware.\n");
         text.push_str(&format!("simulated-root = {root}\n"));
+    }
+    if tdx.iter().any(Option::is_some) {
+        text.push_str("\n[tdx]\n");
+    }
+    for (key, path) in ["collateral", "simulated-root"].into_iter().zip(tdx) {
+        if let Some(path) = path {
+            let path = toml::Value::String(path.display().to_string());
+            text.push_str(&format!("{key} = {path}\n"));
+        }
     }
     text.push_str("\n[tls]\ncertificate = \"server.pem\"\nkey = \"server.key\"\n");
     text
@@ -183,6 +198,8 @@ mod tests {
             names: vec!["localhost".to_owned(), "10.0.2.2".to_owned()],
             listen: "127.0.0.1:0".parse().unwrap(),
             simulated_root: Some("/dev root/\"ark\".pem".into()),
+            tdx_collateral: Some("/dev root/collateral".into()),
+            simulated_tdx_root: Some("/dev root/tdx.pem".into()),
         }
     }
 
@@ -192,6 +209,8 @@ mod tests {
         let options = options(dir.path());
         let config = Config::load(&init(&options).unwrap()).unwrap();
         assert_eq!(config.simulated_root.as_deref(), options.simulated_root.as_deref());
+        assert_eq!(config.tdx.collateral, options.tdx_collateral);
+        assert_eq!(config.tdx.simulated_root, options.simulated_tdx_root);
         assert_eq!(config.listen, options.listen);
         for entry in std::fs::read_dir(&options.dir).unwrap() {
             let metadata = entry.unwrap().metadata().unwrap();

@@ -37,6 +37,12 @@ enum Command {
         /// Development only: PEM certificate of a simulated platform's root.
         #[arg(long)]
         simulated_root: Option<PathBuf>,
+        /// Collateral of TDX platforms: a file, or a folder of files.
+        #[arg(long)]
+        tdx_collateral: Option<PathBuf>,
+        /// Development only: PEM certificate of a simulated TDX platform's root.
+        #[arg(long)]
+        simulated_tdx_root: Option<PathBuf>,
     },
     /// Run the broker until SIGTERM or SIGINT. SIGHUP: read roots, revocation lists, TDX collateral and reference signers again.
     Serve {
@@ -67,12 +73,16 @@ fn main() -> anyhow::Result<()> {
             names,
             listen,
             simulated_root,
+            tdx_collateral,
+            simulated_tdx_root,
         } => {
             let config = init(&InitOptions {
                 dir,
                 names,
                 listen,
                 simulated_root,
+                tdx_collateral,
+                simulated_tdx_root,
             })?;
             println!("made {}", config.display());
             Ok(())

@@ -26,6 +26,8 @@ fn fixture() -> Fixture {
         names: vec!["localhost".to_owned()],
         listen: "127.0.0.1:0".parse().unwrap(),
         simulated_root: None,
+        tdx_collateral: None,
+        simulated_tdx_root: None,
     };
     let config = Config::load(&init(&options).unwrap()).unwrap();
     let broker = Broker::open(&config, Arc::new(SystemClock::new())).unwrap();

@@ -237,6 +237,8 @@ pub(crate) fn make_folder(dir: &Path) -> PathBuf {
         names: vec!["localhost".to_owned(), "127.0.0.1".to_owned()],
         listen: "127.0.0.1:0".parse().unwrap(),
         simulated_root: Some(root),
+        tdx_collateral: None,
+        simulated_tdx_root: None,
     })
     .unwrap()
 }
