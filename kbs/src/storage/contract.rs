@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::backend::{Backend, Batch, Cell, Table};
 use super::embedded::Embedded;
 use super::postgres::Postgres;
-use super::{StorageError, postgres_server};
+use super::{BackupError, KeyRing, Storage, StorageError, StorageKey, StoreError, postgres_server};
 use crate::files;
 
 /// Runs a test with a database of each kind.
@@ -269,4 +269,35 @@ fn work_waits_for_a_restart_and_says_so_when_it_lasts() {
         server.resume();
         assert_eq!(reading.join().unwrap(), Some(b"2".to_vec()));
     });
+}
+
+#[test]
+fn an_embedded_database_moves_to_postgresql_and_its_key_is_changed_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = postgres_server::Postgres::start();
+    let path = dir.path().join("connection");
+    files::create_private(&path, server.connection().as_bytes()).unwrap();
+    let (old, new) = (StorageKey::generate().unwrap(), StorageKey::generate().unwrap());
+    let key = |text: &str| StorageKey::parse(text.as_bytes()).unwrap();
+    let embedded = Storage::open(&dir.path().join("db"), KeyRing::new(key(&old), Vec::new())).unwrap();
+    // More than there is a lock for each.
+    for number in 0..100 {
+        let name = format!("demo/key/{number}").parse().unwrap();
+        embedded.put_resource(&name, Some(7), b"canary of a key").unwrap();
+    }
+    embedded.raise_floor(&"model/demo".parse().unwrap(), 3).unwrap();
+    let backup = embedded.backup(1_800_000_000).unwrap();
+    {
+        let storage = Storage::connect(&path, None, KeyRing::new(key(&old), Vec::new())).unwrap();
+        assert_eq!(storage.restore(&backup).unwrap(), (1_800_000_000, 201));
+        assert_eq!(storage.list().unwrap(), embedded.list().unwrap());
+        assert!(matches!(storage.restore(&backup), Err(BackupError::NotEmpty)));
+    }
+    let wrong = Storage::connect(&path, None, KeyRing::new(key(&new), Vec::new()));
+    assert!(matches!(wrong.map(drop), Err(StorageError::WrongKey)));
+    drop(Storage::connect(&path, None, KeyRing::new(key(&new), vec![key(&old)])).unwrap());
+    let storage = Storage::connect(&path, None, KeyRing::new(key(&new), Vec::new())).unwrap();
+    assert_eq!(storage.list().unwrap(), embedded.list().unwrap());
+    let lowered = storage.raise_floor(&"model/demo".parse().unwrap(), 2);
+    assert!(matches!(lowered, Err(StoreError::Rollback(_))), "{lowered:?}");
 }
