@@ -60,7 +60,8 @@ fn ten_years_fast(f: &Fixture) -> Result<()> {
     with_clock(f, "2036-11-23T12:00:00")
 }
 
-/// The same registry behind a certificate that was good in 2020: with the machine's clock in that year.
+/// The same registry behind a certificate that has ended an hour ago, on a machine whose clock is two hours slow: by that clock it is good, and so is the
+/// broker's, so that nothing but the broker's word stands against it.
 fn no_revival(f: &Fixture) -> Result<()> {
     let dir = f.stack.path(&f.stack.fresh("expired"));
     fs::create_dir(&dir)?;
@@ -70,7 +71,7 @@ fn no_revival(f: &Fixture) -> Result<()> {
     let mut workload = f.shell(&line);
     workload.registry = registry.guest_url();
     let policy = f.allowed(&workload)?;
-    let qemu = machine_at(f, "2020-06-01T12:00:00")?;
+    let qemu = machine_at(f, &date("-2 hours", "+%Y-%m-%dT%H:%M:%S")?)?;
     let run = f
         .start(&policy, &line)
         .configured(&f.stack, &[("qemu", &format!("{qemu:?}"))])?;
@@ -83,14 +84,24 @@ fn no_revival(f: &Fixture) -> Result<()> {
     Ok(())
 }
 
-/// A certificate for the registry by its own authority, valid in the year 2020.
+/// A time of day, UTC.
+fn date(when: &str, format: &str) -> Result<String> {
+    let text = succeed(
+        Command::new("date").args(["-u", "-d", when, format]),
+        Duration::from_secs(5),
+    )?;
+    Ok(text.trim().to_owned())
+}
+
+/// A certificate for the registry by its own authority, valid until an hour ago.
 fn expired(f: &Fixture, dir: &std::path::Path) -> Result<(PathBuf, PathBuf)> {
     let pki = PathBuf::from(f.stack.var("STATE")).join("pki");
+    let (from, to) = (date("-30 days", "+%Y%m%d%H%M%SZ")?, date("-1 hour", "+%Y%m%d%H%M%SZ")?);
     let script = format!(
         "cd {dir:?}; umask 077; touch index; echo 01 > serial
          printf '[ca]\\ndefault_ca=x\\n[x]\\ndatabase=index\\nserial=serial\\nnew_certs_dir=.\\ndefault_md=sha256\\npolicy=p\\nunique_subject=no\\n[p]\\ncommonName=supplied\\n[e]\\nbasicConstraints=CA:FALSE\\nsubjectAltName=DNS:localhost,IP:127.0.0.1,IP:10.0.2.2\\n' > conf
          openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj '/CN=expired registry' -keyout key.pem -out csr
-         openssl ca -batch -config conf -extensions e -notext -cert {pki:?}/ca.pem -keyfile {pki:?}/ca.key -startdate 20200101000000Z -enddate 20210101000000Z -in csr -out cert.pem"
+         openssl ca -batch -config conf -extensions e -notext -cert {pki:?}/ca.pem -keyfile {pki:?}/ca.key -startdate {from} -enddate {to} -in csr -out cert.pem"
     );
     succeed(Command::new("bash").args(["-ec", &script]), Duration::from_secs(30))?;
     Ok((dir.join("cert.pem"), dir.join("key.pem")))

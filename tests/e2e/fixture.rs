@@ -282,7 +282,8 @@ pub(crate) fn measure(stack: &Stack, image: &str) -> Result<String> {
 
 /// The thumbprint of the key that signs the broker's tokens now.
 pub(crate) fn token_key(stack: &Stack) -> Result<String> {
-    let keys: serde_json::Value = serde_json::from_str(&stack.kbs(&["jwks"])?)?;
+    let keys = stack.cellactl(["kbs", "jwks", "--url", stack.var("KBS"), "--ca", stack.var("KBS_CA")])?;
+    let keys: serde_json::Value = serde_json::from_str(&keys)?;
     let kid = keys.pointer("/keys/0/kid").and_then(serde_json::Value::as_str);
     Ok(kid.context("the broker has no key for tokens")?.to_owned())
 }
