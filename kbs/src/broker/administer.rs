@@ -104,12 +104,15 @@ impl Broker {
     /// `POST /cella-reference`: keeps reference values that a trusted signer signed. Says what they change.
     pub fn import_reference(&self, admin: &Admin, json: &[u8], reference: &str) -> Result<Imported, Refusal> {
         let document = Document::parse(json)?;
-        let references = document.verify(&self.trust().signers, self.clock.unix().as_secs())?;
+        let trust = self.trust();
+        let references = document.verify(&trust.signers, self.clock.unix().as_secs())?;
         let imported = Imported::new(&references, self.storage.now()?.reference(&references.name)?.as_ref());
         let mut entry = change(Event::ImportReference, admin, references.name.as_str(), reference);
         entry.version = Some(references.issued);
         entry.document = Some(hex::encode(digest::digest(&digest::SHA256, &document.to_json())));
-        self.record_then(entry, || Ok(self.storage.put_reference(&references, &document)?))?;
+        self.record_then(entry, || {
+            Ok(self.storage.put_reference(&references, &document, &trust.signers)?)
+        })?;
         Ok(imported)
     }
 

@@ -166,6 +166,12 @@ pub enum Rollback {
         /// When those offered were.
         offered: u64,
     },
+    /// Reference values under the name of another signer's.
+    #[error("the reference values {name} are another trusted signer's: choose another name")]
+    OtherSigner {
+        /// What they are called.
+        name: String,
+    },
     /// A floor is not lowered.
     #[error("rollback: the floor of {name} is {have}, {offered} was offered")]
     Lowered {

@@ -9,17 +9,28 @@ use super::moment::Moment;
 use super::{Storage, StorageError};
 
 impl Storage {
-    /// Keeps a document under its name, in place of one that was signed before it. The same one again changes nothing.
+    /// Keeps a document under its name, in place of one that the same signer signed before it, or a signer who is not among `signers` any more.
+    /// The same one again changes nothing.
     ///
     /// `document` is the one that `references` was read from.
-    pub fn put_reference(&self, references: &References, document: &Document) -> Result<(), StoreError> {
+    pub fn put_reference(
+        &self,
+        references: &References,
+        document: &Document,
+        signers: &[[u8; 32]],
+    ) -> Result<(), StoreError> {
         let (name, json) = (references.name.as_str(), document.to_json());
         self.transact(|transaction| {
             if let Some(stored) = transaction.get(Table::References, name)? {
                 if *stored == json {
                     return Ok(());
                 }
-                let have = parse(name, &stored)?.issued().unwrap_or(0);
+                let stored = parse(name, &stored)?;
+                // A name is one publisher's: what rules mean by it is not another's to change.
+                if stored.signer(signers).is_ok_and(|signer| signer != references.signer) {
+                    return Err(Rollback::OtherSigner { name: name.to_owned() }.into());
+                }
+                let have = stored.issued().unwrap_or(0);
                 if have >= references.issued {
                     return Err(Rollback::Reference {
                         name: name.to_owned(),

@@ -356,16 +356,24 @@ fn t28_reference_values_are_replaced_by_later_ones_only() {
     let storage = Fixture::new().open();
     let pair = ring::signature::Ed25519KeyPair::from_seed_unchecked(&[7; 32]).unwrap();
     let signer = ring::signature::KeyPair::public_key(&pair).as_ref().try_into().unwrap();
-    let signed = |issued, byte| {
+    let other = ring::signature::Ed25519KeyPair::from_seed_unchecked(&[8; 32]).unwrap();
+    let others = ring::signature::KeyPair::public_key(&other)
+        .as_ref()
+        .try_into()
+        .unwrap();
+    let signed_by = |pair, issued, byte| {
         let mut values = Values::new();
         values.add(Measured::Mrtd, [byte; 48]);
         let document = Document::of(&values)
-            .sign(&pair, "guest".parse().unwrap(), issued, issued + 60)
+            .sign(pair, "guest".parse().unwrap(), issued, issued + 60)
             .unwrap();
-        let references: References = document.verify(&[signer], issued).unwrap();
+        let references: References = document.verify(&[signer, others], issued).unwrap();
         (references, document)
     };
-    let put = |(references, document): &(References, Document)| storage.put_reference(references, document);
+    let signed = |issued, byte| signed_by(&pair, issued, byte);
+    let put = |(references, document): &(References, Document)| {
+        storage.put_reference(references, document, &[signer, others])
+    };
     let (first, second) = (signed(1000, 1), signed(1001, 2));
     put(&first).unwrap();
     put(&first).unwrap();
@@ -379,7 +387,15 @@ fn t28_reference_values_are_replaced_by_later_ones_only() {
         };
         assert!(matches!(refused, Err(StoreError::Rollback(found)) if found == expected));
     }
+    // A name is one signer's, until that one is not trusted any more.
+    let theirs = signed_by(&other, 1002, 4);
+    let refused = put(&theirs);
+    assert!(matches!(
+        refused,
+        Err(StoreError::Rollback(Rollback::OtherSigner { .. }))
+    ));
     let kept = storage.now().unwrap().reference(&first.0.name).unwrap();
     assert_eq!(kept, Some(second.1.clone()));
     assert_eq!(storage.references().unwrap(), [("guest".to_owned(), second.1)]);
+    storage.put_reference(&theirs.0, &theirs.1, &[others]).unwrap();
 }

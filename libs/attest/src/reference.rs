@@ -147,11 +147,11 @@ impl Document {
         })
     }
 
-    /// Gives the values if one of `signers` signed them and `now`, in seconds since the Unix epoch, is in their time.
+    /// Which of `signers` signed, whatever the time is.
     ///
     /// # Errors
-    /// [`ReferenceError`]: unsigned, another's signature, from the future, expired, or not values.
-    pub fn verify(&self, signers: &[[u8; 32]], now: u64) -> Result<References, ReferenceError> {
+    /// [`ReferenceError::Unsigned`] or [`ReferenceError::Signature`].
+    pub fn signer(&self, signers: &[[u8; 32]]) -> Result<[u8; 32], ReferenceError> {
         let Claim {
             name,
             issued,
@@ -167,7 +167,19 @@ impl Document {
                 .verify(statement.as_bytes(), &signature)
                 .is_ok()
         };
-        let signer = *signers.iter().find(signed).ok_or(ReferenceError::Signature)?;
+        signers.iter().find(signed).copied().ok_or(ReferenceError::Signature)
+    }
+
+    /// Gives the values if one of `signers` signed them and `now`, in seconds since the Unix epoch, is in their time.
+    ///
+    /// # Errors
+    /// [`ReferenceError`]: unsigned, another's signature, from the future, expired, or not values.
+    pub fn verify(&self, signers: &[[u8; 32]], now: u64) -> Result<References, ReferenceError> {
+        let signer = self.signer(signers)?;
+        let claim = self.claim.as_ref().ok_or(ReferenceError::Unsigned)?;
+        let Claim {
+            name, issued, expires, ..
+        } = claim;
         check_lifetime(*issued, *expires)?;
         if *issued > now.saturating_add(MAX_SKEW_S) {
             return Err(ReferenceError::Future);
