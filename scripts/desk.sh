@@ -58,13 +58,23 @@ keys = ["$MODEL_KEY"]
 TOML
   cellactl policy write --from "$O/workload.toml" --out "$O/initdata.toml"
   policy=$(cellactl policy digest "$O/initdata.toml")
-  launch=$(cellactl measure --image-dir "$GUEST_IMAGE" --firmware "$OVMF" --vcpus "$VCPUS" --tee sim)
+  local rule
+  if [ "$TEE" = sim-tdx ]; then
+    cellactl measure --image-dir "$GUEST_IMAGE" --firmware "$OVMF" --memory "$MEMORY_MIB" --tee tdx --json >"$O/registers.json"
+    launch=$(jq -r '.launch_digest[0]' "$O/registers.json")
+    jq --arg policy "$policy" '{"launch-digests": [], "policy-digests": [$policy], "allow-simulated": true,
+      "tdx": {mrtd, "rtmr0": "any", "rtmr1": [.rtmr1], "rtmr2": [.rtmr2], "event-log": true}}' "$O/registers.json" >"$O/rule.json"
+    rule=(--rule "$O/rule.json")
+  else
+    launch=$(cellactl measure --image-dir "$GUEST_IMAGE" --firmware "$OVMF" --vcpus "$VCPUS" --tee sim)
+    rule=(--launch-digest "$launch" --policy-digest "$policy" --allow-simulated)
+  fi
   say "policy digest  $policy"
   say "launch digest  $launch"
   local k
   for k in image model; do
     kbs set-key "demo/$k-kek/1" --key-file "$O/$k.kek" >/dev/null
-    kbs set-rule "demo/$k-kek/1" --launch-digest "$launch" --policy-digest "$policy" --allow-simulated >/dev/null
+    kbs set-rule "demo/$k-kek/1" "${rule[@]}" >/dev/null
   done
   say "keys and release rules are with the key broker"
 }

@@ -16,6 +16,7 @@ mod network;
 mod operator;
 mod record;
 mod task;
+mod tdx;
 
 use std::{process::ExitCode, sync::Arc};
 
@@ -27,7 +28,7 @@ type Case = fn(&Fixture) -> anyhow::Result<()>;
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);
-    let groups: [(&str, &[(&str, Case)]); 14] = [
+    let groups: [(&str, &[(&str, Case)]); 15] = [
         ("light", light::CASES),
         ("launch", launch::CASES),
         ("denial", denial::CASES),
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         ("record", record::CASES),
         ("clock", clock::CASES),
         ("task", task::CASES),
+        ("tdx", tdx::CASES),
     ];
     let cases = groups.iter().flat_map(|(group, cases)| {
         cases

@@ -69,6 +69,19 @@ impl Run {
         Ok(self)
     }
 
+    /// The configuration without one of its keys.
+    ///
+    /// # Errors
+    /// When the file cannot be read or written.
+    pub fn without(mut self, stack: &Stack, key: &str) -> Result<Self> {
+        let text = fs::read_to_string(&self.config)?;
+        let kept = text.lines().filter(|line| !line.starts_with(&format!("{key} =")));
+        let path = stack.path(&format!("{}.toml", stack.fresh("shim")));
+        fs::write(&path, kept.fold(String::new(), |all, line| all + line + "\n"))?;
+        self.config = path.to_string_lossy().into_owned();
+        Ok(self)
+    }
+
     /// Returns when the container has started.
     #[must_use]
     pub fn detached(mut self) -> Self {

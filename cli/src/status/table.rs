@@ -73,7 +73,12 @@ fn evidence(out: &mut String, evidence: &Evidence) {
     };
     let _ = writeln!(out, "\nevidence    {}, {kind}", clean(&evidence.tee));
     let _ = writeln!(out, "measurement {}", hex::encode(&evidence.measurement));
-    let _ = writeln!(out, "host data   {}", hex::encode(&evidence.host_data));
+    let bound = if evidence.tee == "tdx" {
+        "MRCONFIGID"
+    } else {
+        "host data"
+    };
+    let _ = writeln!(out, "{bound:<11} {}", hex::encode(&evidence.host_data));
     let _ = writeln!(out, "tcb         {}", clean(&evidence.tcb));
     let _ = writeln!(out, "key broker  {}", clean(&evidence.kbs));
     for key in &evidence.keys {

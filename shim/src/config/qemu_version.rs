@@ -55,7 +55,7 @@ pub enum QemuVersionError {
     },
 }
 
-/// Asks QEMU for its version. At most ten seconds; a QEMU that answers does so in some 30 ms.
+/// Asks QEMU for its version, for at most ten seconds.
 pub(super) fn runs_tdx(path: &Path) -> Result<(), QemuVersionError> {
     let answer = ask(path).map_err(|source| QemuVersionError::Silent {
         path: path.to_owned(),
