@@ -1,5 +1,5 @@
 //! A launch that is not the one the owner allowed: the broker releases nothing, and the operator reads why.
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, ensure};
 use cella_tests::{attacker, workload::Written};
@@ -106,15 +106,7 @@ fn swapped_initdata(f: &Fixture) -> Result<()> {
     // The launch binds one document; the disk then carries another, which the owner allows too.
     let bound = f.allowed(&f.shell(&hello()))?;
     let other = f.allowed(&f.shell("echo another workload"))?;
-    let image = f.stack.path(&f.stack.fresh("initdata"));
-    std::fs::write(&image, device(&other)?)?;
-    let wrapper = attacker::qemu_wrapper(
-        &f.stack,
-        &format!(
-            "for a in \"$@\"; do case $a in *initdata*filename=*|*filename=*initdata*) f=${{a##*filename=}}; f=${{f%%,*}}; cp {} \"$f\";; esac; done\nexec \"$QEMU\" \"$@\"",
-            image.display()
-        ),
-    )?;
+    let wrapper = swapping_qemu(f, &other)?;
     let mark = f.stack.mark()?;
     let out = f
         .start(&bound, &hello())
@@ -122,6 +114,19 @@ fn swapped_initdata(f: &Fixture) -> Result<()> {
         .go(&f.stack)?;
     refused(&out, &["initdata"])?;
     nothing_used(f, mark)
+}
+
+/// A QEMU that finds another document on the disk than the one that its launch binds.
+pub(crate) fn swapping_qemu(f: &Fixture, other: &Written) -> Result<PathBuf> {
+    let image = f.stack.path(&f.stack.fresh("initdata"));
+    std::fs::write(&image, device(other)?)?;
+    attacker::qemu_wrapper(
+        &f.stack,
+        &format!(
+            "for a in \"$@\"; do case $a in *initdata*filename=*|*filename=*initdata*) f=${{a##*filename=}}; f=${{f%%,*}}; cp {} \"$f\";; esac; done\nexec \"$QEMU\" \"$@\"",
+            image.display()
+        ),
+    )
 }
 
 /// The block device that carries a document: magic, length, gzip stream, padding.

@@ -8,11 +8,13 @@ use serde_json::{Value, json};
 use crate::{
     Case,
     fixture::{Fixture, HELLO, refused},
+    launch::swapping_qemu,
 };
 
 pub(crate) const CASES: &[(&str, Case)] = &[
     ("a_guest_gets_its_keys_for_a_quote", keys_for_a_quote),
     ("t13_the_kernel_command_line_changed", changed_command_line),
+    ("t9_initdata_swapped_after_launch", swapped_initdata),
     ("t22_a_guest_that_may_be_debugged", debug_attribute),
     ("t22_a_rule_for_the_other_tee", rule_of_the_other_tee),
     ("t22_evidence_of_an_unknown_root", unknown_root),
@@ -101,6 +103,16 @@ fn changed_command_line(f: &Fixture) -> Result<()> {
     let mark = f.stack.mark()?;
     let out = run(f, &policy, &[("guest-image", &format!("{image:?}"))])?;
     refused(&out, &["RTMR2"])?;
+    f.stack.no_key_released(mark)
+}
+
+fn swapped_initdata(f: &Fixture) -> Result<()> {
+    let bound = allowed(f)?;
+    let other = f.shell("echo another workload").write(&f.stack)?;
+    let wrapper = swapping_qemu(f, &other)?;
+    let mark = f.stack.mark()?;
+    let out = run(f, &bound, &[("qemu", &format!("{wrapper:?}"))])?;
+    refused(&out, &["initdata", "MRCONFIGID"])?;
     f.stack.no_key_released(mark)
 }
 
