@@ -74,13 +74,9 @@ impl From<tokio_postgres::Error> for Failure {
         let Some(code) = error.code() else {
             return Self::Lost(Box::new(error));
         };
-        let again = matches!(code.code().get(..2), Some("08" | "40" | "57"))
-            || [
-                SqlState::TOO_MANY_CONNECTIONS,
-                SqlState::READ_ONLY_SQL_TRANSACTION,
-                SqlState::LOCK_NOT_AVAILABLE,
-            ]
-            .contains(code);
+        // Connections, conflicts, no resources (a full disk, too many connections), an operator's hand, the system under it.
+        let again = matches!(code.code().get(..2), Some("08" | "40" | "53" | "57" | "58"))
+            || [SqlState::READ_ONLY_SQL_TRANSACTION, SqlState::LOCK_NOT_AVAILABLE].contains(code);
         if again {
             Self::Lost(Box::new(error))
         } else {

@@ -14,6 +14,7 @@ mod admin;
 mod body;
 mod faults;
 mod fixture;
+mod full_database;
 mod guest;
 mod handshake;
 mod hostile;

@@ -2,6 +2,7 @@
 //! its value. Used by unit tests and by the benchmark too.
 
 use std::ffi::OsStr;
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -10,6 +11,8 @@ use std::time::{Duration, Instant};
 
 /// Debian's nobody and nogroup. PostgreSQL refuses to run as root.
 const NOBODY: u32 = 65534;
+/// Where a small disk is mounted.
+const DISK: &str = "disk";
 const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) const PASSWORD: &str = "a-password-that-nobody-logs";
 
@@ -17,27 +20,58 @@ pub(crate) struct Postgres {
     dir: tempfile::TempDir,
     /// Beside the socket, for TLS.
     port: Option<u16>,
+    /// Holds the mount namespace in which the server's files lie on a disk of their own.
+    disk: Option<Child>,
     child: Option<Child>,
 }
 
 impl Drop for Postgres {
     fn drop(&mut self) {
         self.stop("QUIT");
+        if let Some(mut holder) = self.disk.take() {
+            let _ = holder.kill();
+            let _ = holder.wait();
+        }
     }
 }
 
 impl Postgres {
     /// A running server with an empty database.
     pub(crate) fn start() -> Self {
-        let mut postgres = Self::made();
+        let mut postgres = Self::made(None);
         postgres.resume();
         postgres
+    }
+
+    /// The same with the server's files on a file system of so many MiB, which nobody else sees. Root only.
+    #[allow(dead_code, reason = "not every user of this file needs it")]
+    pub(crate) fn on_small_disk(mib: u32) -> Self {
+        assert!(is_root(), "a disk for the test is mounted as root");
+        let mut postgres = Self::made(Some(mib));
+        postgres.resume();
+        postgres
+    }
+
+    /// Takes all that is left of the small disk, to the last byte.
+    #[allow(dead_code, reason = "not every user of this file needs it")]
+    pub(crate) fn fill(&self) {
+        let script = "cat /dev/zero >\"$0\" 2>/dev/null; test -s \"$0\"";
+        let mut command = self.command(Path::new("sh"));
+        let filled = command.args(["-c", script]).arg(self.filler()).status().unwrap();
+        assert!(filled.success());
+    }
+
+    /// Gives it back.
+    #[allow(dead_code, reason = "not every user of this file needs it")]
+    pub(crate) fn free(&self) {
+        let mut command = self.command(Path::new("rm"));
+        assert!(command.arg(self.filler()).status().unwrap().success());
     }
 
     /// The same on 127.0.0.1 too, with this certificate and key; on that side TLS only.
     #[allow(dead_code, reason = "not every user of this file needs it")]
     pub(crate) fn with_tls(certificate: &str, key: &str) -> Self {
-        let mut postgres = Self::made();
+        let mut postgres = Self::made(None);
         let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         postgres.port = Some(taken.local_addr().unwrap().port());
         drop(taken);
@@ -56,20 +90,23 @@ impl Postgres {
         postgres
     }
 
-    fn made() -> Self {
+    fn made(small_disk: Option<u32>) -> Self {
         let dir = tempfile::Builder::new().prefix("cella-pg").tempdir().unwrap();
         own(dir.path());
+        let disk = small_disk.map(|mib| mount(&dir.path().join(DISK), mib));
         let postgres = Self {
             dir,
             port: None,
+            disk,
             child: None,
         };
         let password = postgres.dir.path().join("password");
         std::fs::write(&password, PASSWORD).unwrap();
         own(&password);
         let made = postgres
-            .command("initdb")
+            .server("initdb")
             .args([
+                "--wal-segsize=1",
                 "--auth=scram-sha-256",
                 "--username=kbs",
                 "--encoding=UTF8",
@@ -87,7 +124,7 @@ impl Postgres {
 
     /// Starts the server that was stopped, and waits until it answers.
     pub(crate) fn resume(&mut self) {
-        let mut command = self.command("postgres");
+        let mut command = self.server("postgres");
         command.arg("-D").arg(self.data()).arg("-k").arg(self.dir.path());
         match self.port {
             None => command.args(["-c", "listen_addresses="]),
@@ -103,7 +140,7 @@ impl Postgres {
         self.child = Some(command.spawn().unwrap());
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let mut ready = self.command("pg_isready");
+            let mut ready = self.server("pg_isready");
             ready.arg("-q").arg("-h").arg(self.dir.path());
             ready.args(self.port.map(|port| format!("-p{port}")));
             if ready.status().unwrap().success() {
@@ -139,7 +176,7 @@ impl Postgres {
     #[allow(dead_code, reason = "not every user of this file needs it")]
     pub(crate) fn ask(&self, statement: &str) -> String {
         let output = self
-            .command("psql")
+            .server("psql")
             .env("PGPASSWORD", PASSWORD)
             .args(["-XAtq", "-U", "kbs", "-d", "postgres", "-c", statement, "-h"])
             .arg(self.dir.path())
@@ -153,17 +190,40 @@ impl Postgres {
     }
 
     fn data(&self) -> PathBuf {
-        self.dir.path().join("data")
+        let folder = self.dir.path();
+        match self.disk {
+            None => folder.join("data"),
+            Some(_) => folder.join(DISK).join("data"),
+        }
     }
 
-    fn command(&self, name: &str) -> Command {
-        let mut command = Command::new(programs().join(name));
+    #[allow(dead_code, reason = "not every user of this file needs it")]
+    fn filler(&self) -> PathBuf {
+        self.dir.path().join(DISK).join("filler")
+    }
+
+    fn server(&self, name: &str) -> Command {
+        self.command(&programs().join(name))
+    }
+
+    /// A command that sees the server's files and has the server's rights.
+    fn command(&self, program: &Path) -> Command {
+        let mut command = match &self.disk {
+            None => Command::new(program),
+            Some(holder) => {
+                let mut command = Command::new("nsenter");
+                let (target, nobody) = (holder.id().to_string(), NOBODY.to_string());
+                command.args(["--mount", "--target", &target, "--setuid", &nobody, "--setgid", &nobody]);
+                command.arg("--").arg(program);
+                command
+            }
+        };
         command
             .current_dir(self.dir.path())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null());
-        if is_root() {
+        if is_root() && self.disk.is_none() {
             command.uid(NOBODY).gid(NOBODY);
         }
         command
@@ -183,6 +243,27 @@ fn programs() -> PathBuf {
     folders
         .pop()
         .expect("PostgreSQL's server is not installed: scripts/setup does that")
+}
+
+/// Mounts a small file system in a namespace of its own, which lives as long as the process that is given back.
+fn mount(at: &Path, mib: u32) -> Child {
+    std::fs::create_dir(at).unwrap();
+    let options = format!("size={mib}m,mode=700,uid={NOBODY},gid={NOBODY}");
+    let script = "mount -t tmpfs -o \"$1\" none \"$0\" && echo mounted && exec sleep 600";
+    let mut holder = Command::new("unshare")
+        .args(["--mount", "sh", "-c", script])
+        .arg(at)
+        .arg(options)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = String::new();
+    BufReader::new(holder.stdout.take().unwrap())
+        .read_line(&mut said)
+        .unwrap();
+    assert_eq!(said, "mounted\n");
+    holder
 }
 
 fn own(path: &Path) {

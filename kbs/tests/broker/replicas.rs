@@ -18,19 +18,19 @@ use crate::owners::Owner;
 use crate::postgres::{PASSWORD, Postgres};
 use crate::program::{PATIENCE, admin_token, run, serve, signal};
 
-const KEY: &[u8] = b"thirty-two bytes of a model key.";
+pub(crate) const KEY: &[u8] = b"thirty-two bytes of a model key.";
 const SPENT: (u16, &str, &str) = (
     401,
     "AttestationError",
     "the nonce was already used: start again with /auth",
 );
-const AWAY: (u16, &str, &str) = (503, "StorageUnavailable", "storage failed");
+pub(crate) const AWAY: (u16, &str, &str) = (503, "StorageUnavailable", "storage failed");
 
 /// A database and two folders of brokers that share it.
-struct Replicas {
+pub(crate) struct Replicas {
     _dir: tempfile::TempDir,
-    postgres: Arc<Mutex<Postgres>>,
-    one: PathBuf,
+    pub(crate) postgres: Arc<Mutex<Postgres>>,
+    pub(crate) one: PathBuf,
     two: PathBuf,
 }
 
@@ -39,7 +39,7 @@ impl Replicas {
         Self::over(Postgres::start(), |postgres| postgres.connection(), "")
     }
 
-    fn over(postgres: Postgres, connection: impl Fn(&Postgres) -> String, more: &str) -> Self {
+    pub(crate) fn over(postgres: Postgres, connection: impl Fn(&Postgres) -> String, more: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         make_folder(dir.path());
         let (one, two) = (dir.path().join("one"), dir.path().join("two"));
@@ -70,12 +70,12 @@ impl Replicas {
     }
 
     /// Both, running.
-    async fn serve(&self) -> [(Child, Client); 2] {
+    pub(crate) async fn serve(&self) -> [(Child, Client); 2] {
         [serve(&self.one).await, serve(&self.two).await]
     }
 
     /// Both logs are whole, and say whose they are. Gives all lines.
-    fn audit(&self) -> Vec<Value> {
+    pub(crate) fn audit(&self) -> Vec<Value> {
         let mut all = Vec::new();
         for (name, folder) in [("one", &self.one), ("two", &self.two)] {
             let log = folder.join("state/audit.jsonl");
@@ -88,19 +88,19 @@ impl Replicas {
     }
 }
 
-async fn challenge(client: &Client) -> (String, String) {
+pub(crate) async fn challenge(client: &Client) -> (String, String) {
     let answer = send(client, Sent::post("auth", auth_body())).await;
     assert_eq!(answer.status, 200, "{:?}", answer.body);
     let nonce = answer.body["nonce"].as_str().unwrap().to_owned();
     (answer.cookie.unwrap(), nonce)
 }
 
-async fn hand_in(client: &Client, cookie: &str, body: &Value) -> Answer {
+pub(crate) async fn hand_in(client: &Client, cookie: &str, body: &Value) -> Answer {
     let body = body.to_string().into_bytes();
     send(client, Sent::post("attest", body).cookie(cookie)).await
 }
 
-async fn store(client: &Client, token: &str, path: &str, guest: &Guest) {
+pub(crate) async fn store(client: &Client, token: &str, path: &str, guest: &Guest) {
     let resource = Sent::post(&format!("resource/{path}"), KEY.to_vec()).bearer(token);
     assert_eq!(send(client, resource).await.status, 200);
     let rule = guest.rule().to_string().into_bytes();
@@ -108,11 +108,11 @@ async fn store(client: &Client, token: &str, path: &str, guest: &Guest) {
     assert_eq!(send(client, rule).await.status, 200);
 }
 
-async fn ask(client: &Client, cookie: &str, path: &str) -> Answer {
+pub(crate) async fn ask(client: &Client, cookie: &str, path: &str) -> Answer {
     send(client, Sent::get(&format!("resource/{path}")).cookie(cookie)).await
 }
 
-fn of(lines: &[Value], event: &str, outcome: &str) -> usize {
+pub(crate) fn of(lines: &[Value], event: &str, outcome: &str) -> usize {
     let of = |line: &&Value| line["event"] == event && line["outcome"] == outcome;
     lines.iter().filter(of).count()
 }
