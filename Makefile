@@ -6,7 +6,7 @@ export CELLA_CACHE
 export CARGO_TARGET_DIR ?= $(CELLA_CACHE)/target
 export CELLA_OVMF := $(CELLA_CACHE)/tools/ovmf/usr/share/ovmf/OVMF.amdsev.fd
 
-.PHONY: help setup build guest-image demo test conformance lint deny bench soak fuzz clean
+.PHONY: help setup build guest-image demo test attacks conformance lint deny bench soak fuzz clean
 
 help: ## say what each target does
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 20
@@ -27,6 +27,9 @@ demo: ## set up everything and get an answer from an encrypted model inside an a
 
 test: ## all tests: units, end to end in real micro-VMs, reproducibility of the guest image
 	@scripts/test
+
+attacks: ## try each threat of docs/threat-model.md against what is built, without its defence and with it; ends with refused=N of=N
+	@scripts/attacks
 
 conformance: ## critest with cella and runc on each containerd, or on CONTAINERD=2.0|2.1|newest
 	@$(MAKE) -s guest-image

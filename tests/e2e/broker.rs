@@ -1,4 +1,5 @@
-//! The key broker away, silent, or talking nonsense. Replay, unknown keys and the like are in `kbs/tests`.
+//! The key broker away, silent, or talking nonsense. One that is not the pinned one: `attacks`, T7 and T10. Replay,
+//! unknown keys and the like: `kbs/tests`, and `attacks`, T17.
 use anyhow::Result;
 use cella_tests::attacker::Peer;
 
@@ -11,7 +12,6 @@ pub(crate) const CASES: &[(&str, Case)] = &[
     ("the_broker_is_down", down),
     ("the_broker_never_answers", silent),
     ("the_broker_answers_garbage", garbage),
-    ("the_broker_is_not_the_pinned_one", not_the_pinned_one),
     ("the_key_has_gone", key_gone),
 ];
 
@@ -40,12 +40,6 @@ fn silent(f: &Fixture) -> Result<()> {
 fn garbage(f: &Fixture) -> Result<()> {
     let peer = Peer::garbage_broker(&f.stack, b"\x00\xff{\"nonce\":[[[[[[")?;
     with_broker(f, &peer.guest_url(), &[&peer.guest_url()])
-}
-
-fn not_the_pinned_one(f: &Fixture) -> Result<()> {
-    // The registry's certificate is good for the name, but not signed by the broker's CA.
-    let url = f.stack.var("REGISTRY_GUEST").to_owned();
-    with_broker(f, &url, &[&url])
 }
 
 fn key_gone(f: &Fixture) -> Result<()> {

@@ -1,16 +1,13 @@
-//! End to end, one case after another: the built programs against real containerd, QEMU, registry and key broker.
+//! End to end, one case after another: the built programs against real containerd, QEMU, registry and key broker. What an attacker tries
+//! is in the attack suite (`tests/attacks`).
 //!
 //! `cargo test -p cella-tests --test e2e -- NAME` runs the cases whose name contains NAME. Needs root and `make build guest-image`.
 mod broker;
-mod clock;
 mod config;
 mod content;
-mod denial;
 mod faults;
-mod fixture;
 mod full_disk;
 mod kills;
-mod launch;
 mod light;
 mod network;
 mod operator;
@@ -20,7 +17,7 @@ mod tdx;
 
 use std::{process::ExitCode, sync::Arc};
 
-use fixture::Fixture;
+use cella_tests::fixture::{self, Fixture};
 use libtest_mimic::{Arguments, Failed, Trial};
 
 type Case = fn(&Fixture) -> anyhow::Result<()>;
@@ -28,10 +25,8 @@ type Case = fn(&Fixture) -> anyhow::Result<()>;
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);
-    let groups: [(&str, &[(&str, Case)]); 15] = [
+    let groups: [(&str, &[(&str, Case)]); 12] = [
         ("light", light::CASES),
-        ("launch", launch::CASES),
-        ("denial", denial::CASES),
         ("content", content::CASES),
         ("broker", broker::CASES),
         ("faults", faults::CASES),
@@ -41,7 +36,6 @@ fn main() -> ExitCode {
         ("network", network::CASES),
         ("operator", operator::CASES),
         ("record", record::CASES),
-        ("clock", clock::CASES),
         ("task", task::CASES),
         ("tdx", tdx::CASES),
     ];

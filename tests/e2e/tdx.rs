@@ -2,14 +2,15 @@
 use std::fs;
 
 use anyhow::{Context, Result, ensure};
-use cella_tests::{Outcome, attacker, workload::Written};
+use cella_policy::initdata;
+use cella_tests::{
+    Outcome, attacker,
+    fixture::{Fixture, HELLO, refused},
+    workload::Written,
+};
 use serde_json::{Value, json};
 
-use crate::{
-    Case,
-    fixture::{Fixture, HELLO, refused},
-    launch::swapping_qemu,
-};
+use crate::Case;
 
 pub(crate) const CASES: &[(&str, Case)] = &[
     ("a_guest_gets_its_keys_for_a_quote", keys_for_a_quote),
@@ -109,7 +110,8 @@ fn changed_command_line(f: &Fixture) -> Result<()> {
 fn swapped_initdata(f: &Fixture) -> Result<()> {
     let bound = allowed(f)?;
     let other = f.shell("echo another workload").write(&f.stack)?;
-    let wrapper = swapping_qemu(f, &other)?;
+    let device = initdata::encode_device(&fs::read(&other.initdata)?);
+    let wrapper = attacker::qemu_with_initdata(&f.stack, &device)?;
     let mark = f.stack.mark()?;
     let out = run(f, &bound, &[("qemu", &format!("{wrapper:?}"))])?;
     refused(&out, &["initdata", "MRCONFIGID"])?;

@@ -149,3 +149,19 @@ pub fn guest_image_with(stack: &Stack, file: &str, change: impl FnOnce(&mut Vec<
     fs::write(copy.join(file), bytes)?;
     Ok(copy)
 }
+
+/// A QEMU whose initdata disk carries these bytes instead of those that the shim wrote.
+///
+/// # Errors
+/// When a file cannot be written.
+pub fn qemu_with_initdata(stack: &Stack, bytes: &[u8]) -> Result<PathBuf> {
+    let image = stack.path(&stack.fresh("initdata"));
+    fs::write(&image, bytes)?;
+    qemu_wrapper(
+        stack,
+        &format!(
+            "for a in \"$@\"; do case $a in *initdata*filename=*|*filename=*initdata*) f=${{a##*filename=}}; f=${{f%%,*}}; cp {} \"$f\";; esac; done\nexec \"$QEMU\" \"$@\"",
+            image.display()
+        ),
+    )
+}

@@ -7,6 +7,7 @@
 
 pub mod attacker;
 pub mod conformance;
+pub mod fixture;
 pub mod kernel_contract;
 pub mod node;
 pub mod process;
@@ -14,6 +15,7 @@ pub mod registry;
 pub mod stack;
 pub mod workload;
 
+pub use fixture::Fixture;
 pub use node::{Outcome, Run};
 pub use stack::{Mark, Stack};
 pub use workload::Workload;

@@ -12,10 +12,12 @@ pub struct Workload {
     pub image: String,
     /// Key ids of the image's layers.
     pub image_keys: Vec<String>,
-    /// The whole command line.
+    /// The whole command line. Empty: any.
     pub args: Vec<String>,
-    /// Where the guest finds the broker.
+    /// Where the guest finds the broker. Empty: the policy has none, and its images are plain.
     pub kbs: String,
+    /// PEM file of the only authority that it trusts for it.
+    pub kbs_ca: String,
     /// Where the guest finds the registry.
     pub registry: String,
     /// Model: artifact reference, key id, name, version.
@@ -45,6 +47,7 @@ impl Workload {
             image_keys: image_keys.iter().map(|&k| k.to_owned()).collect(),
             args: args.iter().map(|&a| a.to_owned()).collect(),
             kbs: stack.var("KBS_GUEST").to_owned(),
+            kbs_ca: stack.var("KBS_CA").to_owned(),
             registry: stack.var("REGISTRY_GUEST").to_owned(),
             model: None,
             container: String::new(),
@@ -72,18 +75,23 @@ impl Workload {
     /// What cellactl says.
     pub fn write(&self, stack: &Stack) -> Result<Written> {
         let quoted = |items: &[String]| toml::Value::from(items.to_vec()).to_string();
-        let mut text = format!(
-            "[kbs]\nurl = {kbs:?}\nca = {kbs_ca:?}\n{broker}[[registry]]\nname = {name:?}\nendpoint = {endpoint:?}\nca = {ca:?}\n\
+        let mut text = String::new();
+        if !self.kbs.is_empty() {
+            text += &format!("[kbs]\nurl = {:?}\nca = {:?}\n{}", self.kbs, self.kbs_ca, self.broker);
+        }
+        text += &format!(
+            "[[registry]]\nname = {name:?}\nendpoint = {endpoint:?}\nca = {ca:?}\n\
              [[container]]\nname = \"probe\"\nimage = {image:?}\nimage-keys = {keys}\nargs = {args}\n",
-            kbs = self.kbs,
-            kbs_ca = stack.var("KBS_CA"),
-            broker = self.broker,
             name = stack.var("REGISTRY"),
             endpoint = self.registry,
             ca = stack.var("REGISTRY_CA"),
             image = self.image,
             keys = quoted(&self.image_keys),
-            args = quoted(&self.args),
+            args = if self.args.is_empty() {
+                "\"any\"".to_owned()
+            } else {
+                quoted(&self.args)
+            },
         );
         text += &self.container;
         if let Some((artifact, key, name, version)) = &self.model {

@@ -1,34 +1,44 @@
 //! What the cases share: a stack, an encrypted probe image, two sealed models, and their keys at the broker.
 use std::{fs, path::Path, sync::Mutex};
 
+use crate::{Outcome, Run, Stack, Workload, workload::Written};
 use anyhow::{Context, Result, ensure};
-use cella_tests::{Outcome, Run, Stack, Workload, workload::Written};
 
-pub(crate) const IMAGE_KEY: &str = "kbs:///test/image-kek/1";
-pub(crate) const MODEL_KEY: &str = "kbs:///test/model-kek/1";
+/// Name of the key that the probe image is encrypted under.
+pub const IMAGE_KEY: &str = "kbs:///test/image-kek/1";
+/// Name of the key that both models are sealed under.
+pub const MODEL_KEY: &str = "kbs:///test/model-kek/1";
 /// What the probe prints when it runs, so that no other output is taken for it.
-pub(crate) const HELLO: &str = "hello from the probe";
+pub const HELLO: &str = "hello from the probe";
 
-pub(crate) struct Fixture {
-    pub(crate) stack: Stack,
+/// A running stack with images, models and keys in place.
+pub struct Fixture {
+    /// The services.
+    pub stack: Stack,
     /// Encrypted busybox: entrypoint `/bin/busybox`.
-    pub(crate) image: String,
+    pub image: String,
     /// The same, not encrypted.
-    pub(crate) plain_image: String,
+    pub plain_image: String,
     /// An image of other content that no policy names.
-    pub(crate) different_image: String,
+    pub different_image: String,
     /// Sealed model `models/demo` version 1 and another one of the same size, `models/other`.
-    pub(crate) model: String,
-    pub(crate) other_model: String,
+    pub model: String,
+    /// The other one.
+    pub other_model: String,
     /// SHA-256 of the model file, hex.
-    pub(crate) model_sha256: String,
-    pub(crate) model_bytes: u64,
+    pub model_sha256: String,
+    /// Its length.
+    pub model_bytes: u64,
     launch: String,
     policies: Mutex<Vec<String>>,
 }
 
 impl Fixture {
-    pub(crate) fn prepare() -> Result<Self> {
+    /// Starts the stack, makes and pushes images and models, stores both keys at the broker.
+    ///
+    /// # Errors
+    /// What the programs say.
+    pub fn prepare() -> Result<Self> {
         let stack = Stack::start()?;
         let rootfs = stack.path("probe");
         for dir in ["bin", "tmp", "models/demo", "etc", "proc", "sys", "dev", "run"] {
@@ -59,8 +69,7 @@ impl Fixture {
             &layout,
         ])?;
         let registry = stack.var("REGISTRY").to_owned();
-        let last_line = |text: String| text.trim().lines().last().unwrap_or_default().to_owned();
-        let image = last_line(stack.cellactl([
+        let image = last_line(&stack.cellactl([
             "image",
             "encrypt",
             &format!("oci:{layout}"),
@@ -75,31 +84,7 @@ impl Fixture {
         // Other content each: containerd knows snapshots by their content, and so the images of one content from each other only by the last pull.
         let variant = |what: &str| -> Result<String> {
             fs::write(rootfs.join("etc/variant"), what)?;
-            let layout = path(&format!("{what}.oci"));
-            stack.cellactl([
-                "image",
-                "build",
-                "--tag",
-                what,
-                "--from-dir",
-                &path("probe"),
-                "--entrypoint",
-                "/bin/busybox",
-                "--env",
-                "PATH=/bin",
-                "--workdir",
-                "/",
-                "--out",
-                &layout,
-            ])?;
-            Ok(last_line(stack.cellactl([
-                "image",
-                "push",
-                &layout,
-                &format!("{registry}/test/{what}:1"),
-                "--registry-ca",
-                &ca,
-            ])?))
+            plain_image(&stack, what, &rootfs, "/bin/busybox")
         };
         let (plain_image, different_image) = (variant("plain")?, variant("different")?);
         let gguf = path("demo.gguf");
@@ -121,7 +106,7 @@ impl Fixture {
                 "--out",
                 &out,
             ])?;
-            Ok(last_line(stack.cellactl([
+            Ok(last_line(&stack.cellactl([
                 "model",
                 "push",
                 &out,
@@ -134,7 +119,7 @@ impl Fixture {
             seal("models/demo", "models/demo")?,
             seal("models/other", "models/other")?,
         );
-        let sum = cella_tests::process::succeed(
+        let sum = crate::process::succeed(
             std::process::Command::new("sha256sum").arg(&gguf),
             std::time::Duration::from_secs(10),
         )?;
@@ -159,12 +144,26 @@ impl Fixture {
     }
 
     /// Has containerd pull an image.
-    pub(crate) fn pull(&self, image: &str) -> Result<()> {
+    ///
+    /// # Errors
+    /// What ctr says.
+    pub fn pull(&self, image: &str) -> Result<()> {
         pull(&self.stack, image)
     }
 
+    /// Builds, pushes and pulls a plain image of a folder.
+    ///
+    /// # Errors
+    /// What the programs say.
+    pub fn plain(&self, name: &str, rootfs: &Path, entrypoint: &str) -> Result<String> {
+        let image = plain_image(&self.stack, name, rootfs, entrypoint)?;
+        self.pull(&image)?;
+        Ok(image)
+    }
+
     /// The probe's workload running a busybox shell line.
-    pub(crate) fn shell(&self, line: &str) -> Workload {
+    #[must_use]
+    pub fn shell(&self, line: &str) -> Workload {
         Workload::new(
             &self.stack,
             &self.image,
@@ -173,19 +172,27 @@ impl Fixture {
         )
     }
 
-    pub(crate) fn with_model(&self, line: &str) -> Workload {
+    /// The same with the model `models/demo` mounted.
+    #[must_use]
+    pub fn with_model(&self, line: &str) -> Workload {
         self.shell(line).with_model(&self.model, MODEL_KEY, "models/demo", 1)
     }
 
     /// Writes the policy and tells the broker to release both keys to it.
-    pub(crate) fn allowed(&self, workload: &Workload) -> Result<Written> {
+    ///
+    /// # Errors
+    /// What cellactl says.
+    pub fn allowed(&self, workload: &Workload) -> Result<Written> {
         let written = workload.write(&self.stack)?;
         self.allow(&written)?;
         Ok(written)
     }
 
     /// Adds a policy to the rules of both keys.
-    pub(crate) fn allow(&self, written: &Written) -> Result<()> {
+    ///
+    /// # Errors
+    /// What the broker says.
+    pub fn allow(&self, written: &Written) -> Result<()> {
         let policies = {
             let mut policies = self.policies.lock().map_err(|_| anyhow::anyhow!("poisoned"))?;
             policies.push(written.digest.clone());
@@ -195,7 +202,10 @@ impl Fixture {
     }
 
     /// Sets the rules of both keys.
-    pub(crate) fn set_rules(&self, launch: &str, policies: &[String], flags: &[&str]) -> Result<()> {
+    ///
+    /// # Errors
+    /// What the broker says.
+    pub fn set_rules(&self, launch: &str, policies: &[String], flags: &[&str]) -> Result<()> {
         for path in ["test/image-kek/1", "test/model-kek/1"] {
             let mut args = vec!["set-rule", path, "--launch-digest", launch];
             // The newest few are enough: each case runs what it has just written.
@@ -208,23 +218,30 @@ impl Fixture {
         Ok(())
     }
 
-    pub(crate) fn launch_digest(&self) -> &str {
+    /// The launch digest of the stack's guest image.
+    #[must_use]
+    pub fn launch_digest(&self) -> &str {
         &self.launch
     }
 
     /// Runs a shell line under a policy that allows it.
-    pub(crate) fn run(&self, line: &str) -> Result<Outcome> {
+    ///
+    /// # Errors
+    /// As [`Fixture::allowed`] and [`Run::go`].
+    pub fn run(&self, line: &str) -> Result<Outcome> {
         let policy = self.allowed(&self.shell(line))?;
         self.start(&policy, line).go(&self.stack)
     }
 
     /// `ctr run` of the probe with a shell line.
-    pub(crate) fn start(&self, policy: &Written, line: &str) -> Run {
+    #[must_use]
+    pub fn start(&self, policy: &Written, line: &str) -> Run {
         Run::new(&self.stack, &self.image, policy, &["/bin/busybox", "sh", "-c", line])
     }
 
     /// What broker and shim said last, for a failed case.
-    pub(crate) fn last_words(&self) -> String {
+    #[must_use]
+    pub fn last_words(&self) -> String {
         let tail = |name: &str| {
             let text = fs::read_to_string(self.stack.path(name)).unwrap_or_default();
             let lines: Vec<_> = text.lines().collect();
@@ -242,7 +259,7 @@ impl Fixture {
     }
 
     /// After a failed case: whatever still runs goes, so that the next case starts clean.
-    pub(crate) fn clean(&self) {
+    pub fn clean(&self) {
         for what in [["task", "ls", "-q"], ["container", "ls", "-q"]] {
             let Ok(out) = self.stack.ctr(&what) else { continue };
             for id in String::from_utf8_lossy(&out.stdout).lines() {
@@ -252,9 +269,39 @@ impl Fixture {
         }
     }
 
-    pub(crate) fn finish(self) -> Result<()> {
+    /// Ends the stack.
+    ///
+    /// # Errors
+    /// What does not end, or is left.
+    pub fn finish(self) -> Result<()> {
         self.stack.stop()
     }
+}
+
+/// A plain image of a folder, at the registry.
+fn plain_image(stack: &Stack, name: &str, rootfs: &Path, entrypoint: &str) -> Result<String> {
+    let layout = stack.path(&format!("{name}.oci")).to_string_lossy().into_owned();
+    let rootfs = rootfs.to_string_lossy().into_owned();
+    let build = [
+        "image",
+        "build",
+        "--tag",
+        name,
+        "--from-dir",
+        &rootfs,
+        "--entrypoint",
+        entrypoint,
+    ];
+    let with = ["--env", "PATH=/bin", "--workdir", "/", "--out", &layout];
+    stack.cellactl(build.iter().chain(&with))?;
+    let to = format!("{}/test/{name}:1", stack.var("REGISTRY"));
+    let pushed = stack.cellactl(["image", "push", &layout, &to, "--registry-ca", stack.var("REGISTRY_CA")])?;
+    Ok(last_line(&pushed))
+}
+
+/// What the program printed last: a reference.
+fn last_line(text: &str) -> String {
+    text.trim().lines().last().unwrap_or_default().to_owned()
 }
 
 fn pull(stack: &Stack, image: &str) -> Result<()> {
@@ -265,7 +312,10 @@ fn pull(stack: &Stack, image: &str) -> Result<()> {
 }
 
 /// The launch digest of a guest image folder.
-pub(crate) fn measure(stack: &Stack, image: &str) -> Result<String> {
+///
+/// # Errors
+/// What cellactl says.
+pub fn measure(stack: &Stack, image: &str) -> Result<String> {
     let out = stack.cellactl([
         "measure",
         "--image-dir",
@@ -281,7 +331,10 @@ pub(crate) fn measure(stack: &Stack, image: &str) -> Result<String> {
 }
 
 /// The thumbprint of the key that signs the broker's tokens now.
-pub(crate) fn token_key(stack: &Stack) -> Result<String> {
+///
+/// # Errors
+/// What cellactl says.
+pub fn token_key(stack: &Stack) -> Result<String> {
     let keys = stack.cellactl(["kbs", "jwks", "--url", stack.var("KBS"), "--ca", stack.var("KBS_CA")])?;
     let keys: serde_json::Value = serde_json::from_str(&keys)?;
     let kid = keys.pointer("/keys/0/kid").and_then(serde_json::Value::as_str);
@@ -289,7 +342,10 @@ pub(crate) fn token_key(stack: &Stack) -> Result<String> {
 }
 
 /// A refusal as a person sees it: `ctr` fails, says all of `words`, and the container's own output is not there.
-pub(crate) fn refused(outcome: &Outcome, words: &[&str]) -> Result<()> {
+///
+/// # Errors
+/// What was seen instead.
+pub fn refused(outcome: &Outcome, words: &[&str]) -> Result<()> {
     ensure!(outcome.code != 0, "it ran: {outcome:?}");
     ensure!(!outcome.stdout.contains(HELLO), "the container ran: {outcome:?}");
     for word in words {
@@ -304,6 +360,9 @@ pub(crate) fn refused(outcome: &Outcome, words: &[&str]) -> Result<()> {
 }
 
 /// A file's text.
-pub(crate) fn read(path: &Path) -> Result<String> {
+///
+/// # Errors
+/// Which file, and why it cannot be read.
+pub fn read(path: &Path) -> Result<String> {
     fs::read_to_string(path).with_context(|| path.display().to_string())
 }
