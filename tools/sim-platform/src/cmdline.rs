@@ -26,7 +26,7 @@ pub(crate) struct Launch {
     pub(crate) append: String,
     /// vCPUs at start, which are all there ever are.
     pub(crate) vcpus: u32,
-    /// Memory in MiB at start, which is all there ever is; none where the command line does not say how much.
+    /// Memory in MiB; none where the command line does not say how much, or leaves room for more, which SNP does not measure.
     pub(crate) memory_mib: Option<u64>,
     /// What would protect the guest, with what is bound to it.
     pub(crate) guest: GuestObject,
@@ -104,7 +104,7 @@ struct Found<'a> {
     initrd: Option<&'a [u8]>,
     append: Option<&'a str>,
     vcpus: Option<u32>,
-    memory_mib: Option<u64>,
+    memory_mib: Option<Option<u64>>,
     guest: Option<GuestObject>,
     firmware: Option<&'a [u8]>,
     table: Option<TableLoader>,
@@ -156,7 +156,7 @@ impl<'a> Found<'a> {
             initrd: OsStr::from_bytes(self.initrd.ok_or(missing("-initrd"))?).into(),
             append: self.append.ok_or(missing("-append"))?.to_owned(),
             vcpus: self.vcpus.ok_or(missing("-smp"))?,
-            memory_mib: self.memory_mib,
+            memory_mib: self.memory_mib.flatten(),
             guest,
             firmware_boot,
         })
@@ -205,12 +205,12 @@ fn decimal(text: &str) -> Option<u32> {
     plain.then(|| text.parse().ok())?
 }
 
-/// `-m`: the memory at start, which must be all, in whole MiB.
-fn memory_mib(text: &str) -> Result<u64, CmdlineError> {
+/// `-m`: the memory in whole MiB, if what there is at start is all there ever is.
+fn memory_mib(text: &str) -> Result<Option<u64>, CmdlineError> {
     let wrong = |reason| CmdlineError::Value { option: "-m", reason };
     let values = KeyVals::parse(text, "size").map_err(wrong)?;
-    if !values.keys().all(|key| key == "size") {
-        return Err(wrong("memory could be added later"));
+    if !values.keys().all(|key| ["size", "slots", "maxmem"].contains(&key)) {
+        return Err(wrong("an unknown key"));
     }
     let size = values.find("size").unwrap_or_default();
     let (number, unit) = match size.strip_suffix(['G', 'g']) {
@@ -218,7 +218,8 @@ fn memory_mib(text: &str) -> Result<u64, CmdlineError> {
         None => (size.strip_suffix(['M', 'm']).unwrap_or(size), 1),
     };
     let mib = decimal(number).and_then(|number| u64::from(number).checked_mul(unit));
-    mib.filter(|mib| *mib > 0).ok_or(wrong("not a number of MiB or GiB"))
+    let mib = mib.filter(|mib| *mib > 0).ok_or(wrong("not a number of MiB or GiB"))?;
+    Ok(values.keys().all(|key| key == "size").then_some(mib))
 }
 
 #[cfg(test)]
