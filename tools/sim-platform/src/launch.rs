@@ -61,7 +61,9 @@ pub(crate) enum LaunchError {
     Cmdline(#[from] CmdlineError),
     #[error("measuring what QEMU launches")]
     Measure(#[from] MeasureError),
-    #[error("QEMU's command line does not say with -m how much memory there ever is, on which TDX's measurement of the kernel depends")]
+    #[error(
+        "QEMU's command line does not say with -m how much memory there ever is, on which TDX's measurement of the kernel depends"
+    )]
     NoMemory,
     #[error("the event log of the boot cannot be read back")]
     EventLog(#[from] EventLogError),
