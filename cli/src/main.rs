@@ -29,6 +29,7 @@ mod store;
 mod terminal;
 #[cfg(test)]
 mod test_registry;
+mod trace;
 mod units;
 
 use std::io::{self, Write as _};
@@ -72,6 +73,8 @@ enum Command {
     Kbs(kbs::KbsCommand),
     /// Ask a running guest how far it is and what it holds.
     Status(status::StatusArgs),
+    /// Write a pod's way from creation to its containers as a Chrome trace.
+    Trace(trace::TraceArgs),
     /// Fetch the signed record of a guest's boot.
     Record(record::RecordArgs),
     /// Check a guest's boot record: signature, evidence, and what is expected of it. Needs no network.
@@ -116,6 +119,7 @@ async fn run(command: Command) -> anyhow::Result<String> {
         Command::Reference(command) => Ok(reference::run(&command)?),
         Command::Kbs(command) => Ok(kbs::run(command).await?),
         Command::Status(args) => Ok(status::run(&args).await?),
+        Command::Trace(args) => Ok(trace::run(&args).await?),
         Command::Record(args) => Ok(record::fetch(&args).await?),
         Command::VerifyRecord(args) => Ok(record::verify(&args)?),
         Command::Doctor(args) => Ok(doctor::run(&args)?),

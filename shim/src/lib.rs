@@ -88,6 +88,7 @@ pub mod server;
 pub mod shim;
 pub mod snapshotter;
 pub mod task;
+pub mod trace;
 pub mod untrusted;
 pub mod users;
 pub mod vm;

@@ -1,7 +1,7 @@
 //! What an operator can measure of a pod: Prometheus text (format 0.0.4) on a Unix socket of the shim's.
 //!
 //! `metrics.sock` in the run directory, mode 0600, answers `GET /metrics` (HTTP/1.1, one request a connection) from the start of
-//! the VM's launch to its end. `cellactl metrics` merges the sockets of a node and adds whose each sample is.
+//! the VM's launch to its end, and `GET /trace` with the steps of [`crate::trace`]. `cellactl metrics` merges the sockets of a node and adds whose each sample is.
 //!
 //! One shim process is one pod, so what it counts lives in one place, [`global`]: a hook is one line where something happens,
 //! costs an atomic addition or a short lock, and never waits or fails.

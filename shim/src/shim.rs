@@ -26,6 +26,7 @@ use crate::options::OPTIONS_TYPE;
 use crate::process::Spawner;
 use crate::sandbox::SandboxService;
 use crate::task::{Pod, PodParts, Publisher, TaskService};
+use crate::trace;
 
 /// Variable in which `start` passes the runtime options on to the server.
 const OPTIONS: &str = "CELLA_RUNTIME_OPTIONS";
@@ -204,6 +205,7 @@ impl CellaShim {
     pub fn services(&self, events: &str) -> std::io::Result<(TaskService, SandboxService)> {
         // Its time begins here.
         metrics::global();
+        trace::global();
         let spawner = Spawner::start()?;
         let parts = || PodParts {
             containerd: self.flags.containerd.clone(),

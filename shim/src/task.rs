@@ -44,6 +44,7 @@ use containerd_shim::{Task, TtrpcContext, TtrpcResult};
 use slog::{Logger, debug, warn};
 
 use crate::metrics;
+use crate::trace;
 
 pub use container::{Container, MAX_EXECS};
 pub use copies::Copies;
@@ -116,7 +117,10 @@ impl Task for TaskService {
     async fn create(&self, _: &TtrpcContext, req: wire::CreateTaskRequest) -> TtrpcResult<wire::CreateTaskResponse> {
         self.failpoint("Create").await?;
         let id = req.id.clone();
-        let created = self.pod.create(req).await;
+        let created = {
+            let _step = trace::global().step("create", &id);
+            self.pod.create(req).await
+        };
         self.answer(
             "Create",
             &id,

@@ -5,7 +5,12 @@ use std::fs;
 use cella_protos::agent::{Container, Ingress, Memory, Stage, StatusResponse};
 use protobuf::MessageField;
 
-use crate::{boot::BootInfo, container::Containers, stage::StageLog, workload::Workload};
+use crate::{
+    boot::BootInfo,
+    container::Containers,
+    stage::{StageLog, boot_time_us},
+    workload::Workload,
+};
 
 /// Everything that is known now. Reads /proc: some milliseconds, so not on an async thread.
 pub(super) fn response(
@@ -17,6 +22,7 @@ pub(super) fn response(
 ) -> StatusResponse {
     let mut response = StatusResponse {
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+        now_us: boot_time_us(),
         initdata_digest: boot.digests.sha256.to_vec(),
         stages: stages.snapshot().into_iter().map(stage).collect(),
         memory: MessageField::some(memory()),

@@ -10,7 +10,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-pub(crate) use self::scrape::scrape;
+pub(crate) use self::scrape::{ScrapeError, ask, scrape};
 pub(crate) use self::state::{Phase, State, StateError};
 use crate::files::{self, MAX_TEXT};
 

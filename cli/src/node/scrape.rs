@@ -1,4 +1,4 @@
-//! One page of metrics from a shim's socket: bounded in time and in length.
+//! One page, of metrics or of a trace, from a shim's socket: bounded in time and in length.
 
 use std::io;
 use std::path::Path;
@@ -9,16 +9,22 @@ use tokio::net::UnixStream;
 
 /// The body of `GET /metrics` of the shim whose run directory is `dir`.
 pub(crate) async fn scrape(dir: &Path) -> Result<String, ScrapeError> {
-    match tokio::time::timeout(TIMEOUT, fetch(dir)).await {
+    ask(dir, "/metrics").await
+}
+
+/// The body of `GET` of another path of its.
+pub(crate) async fn ask(dir: &Path, path: &str) -> Result<String, ScrapeError> {
+    match tokio::time::timeout(TIMEOUT, fetch(dir, path)).await {
         Ok(outcome) => outcome,
         Err(_) => Err(ScrapeError::Silent { after: TIMEOUT }),
     }
 }
 
-async fn fetch(dir: &Path) -> Result<String, ScrapeError> {
+async fn fetch(dir: &Path, path: &str) -> Result<String, ScrapeError> {
     let failed = |source| ScrapeError::Socket { source };
     let mut stream = UnixStream::connect(dir.join("metrics.sock")).await.map_err(failed)?;
-    stream.write_all(REQUEST).await.map_err(failed)?;
+    let request = format!("GET {path} HTTP/1.1\r\nhost: shim\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.map_err(failed)?;
     let mut answer = Vec::new();
     stream
         .take(MAX_ANSWER + 1)
@@ -39,7 +45,7 @@ async fn fetch(dir: &Path) -> Result<String, ScrapeError> {
     Ok(body.to_owned())
 }
 
-/// Why a shim has no metrics to show.
+/// Why a shim has nothing to show.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub(crate) enum ScrapeError {
@@ -56,5 +62,4 @@ pub(crate) enum ScrapeError {
 
 /// What one hung shim may cost.
 const TIMEOUT: Duration = Duration::from_secs(1);
-const REQUEST: &[u8] = b"GET /metrics HTTP/1.1\r\nhost: shim\r\nconnection: close\r\n\r\n";
 const MAX_ANSWER: u64 = 1 << 20;

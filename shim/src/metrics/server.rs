@@ -1,4 +1,4 @@
-//! `GET /metrics` on a Unix socket: one request a connection, few connections, nothing that a client can make last.
+//! `GET /metrics`, and `GET /trace`, on a Unix socket: one request a connection, few connections, nothing that a client can make last.
 
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -17,6 +17,7 @@ use super::counters::Metrics;
 use super::guest::GuestFacts;
 use super::page::{Kind, Page, seconds};
 use crate::agent::Agent;
+use crate::trace;
 
 /// Name of the socket in the run directory.
 const SOCKET: &str = "metrics.sock";
@@ -28,6 +29,14 @@ const CONNECTIONS: usize = 4;
 const CONNECTION: Duration = Duration::from_secs(2);
 /// For the agent's answer; what it said last is shown where it does not come.
 const AGENT: Duration = Duration::from_millis(500);
+const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// What can be asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Route {
+    Metrics,
+    Trace,
+}
 
 /// What is known of the VM before it boots.
 #[derive(Clone, Debug)]
@@ -160,13 +169,13 @@ impl Shared {
                 read => head.extend_from_slice(part.get(..read).unwrap_or_default()),
             }
         }
-        let (status, body) = match route(&head) {
-            Ok(()) => ("200 OK", self.page().await),
-            Err(status) => (status, format!("{status}\n")),
+        let (status, form, body) = match route(&head) {
+            Ok(Route::Metrics) => ("200 OK", PROMETHEUS, self.page().await),
+            Ok(Route::Trace) => ("200 OK", "application/json", trace::global().render()),
+            Err(status) => (status, PROMETHEUS, format!("{status}\n")),
         };
         let answer = format!(
-            "HTTP/1.1 {status}\r\ncontent-type: text/plain; version=0.0.4; charset=utf-8\r\ncontent-length: {}\r\n\
-             connection: close\r\n\r\n{body}",
+            "HTTP/1.1 {status}\r\ncontent-type: {form}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
             body.len()
         );
         stream.write_all(answer.as_bytes()).await?;
@@ -267,14 +276,15 @@ fn cpu_time(pid: &str) -> Option<Duration> {
 }
 
 /// What a request head asks for; the error is the answer's status.
-fn route(head: &[u8]) -> Result<(), &'static str> {
+fn route(head: &[u8]) -> Result<Route, &'static str> {
     if !head.windows(4).any(|end| end == b"\r\n\r\n") {
         return Err("400 Bad Request");
     }
     let line = head.split(|byte| *byte == b'\r').next().unwrap_or_default();
     let mut words = line.split(|byte| *byte == b' ');
     match (words.next(), words.next(), words.next(), words.next()) {
-        (Some(b"GET"), Some(b"/metrics"), Some(b"HTTP/1.1" | b"HTTP/1.0"), None) => Ok(()),
+        (Some(b"GET"), Some(b"/metrics"), Some(b"HTTP/1.1" | b"HTTP/1.0"), None) => Ok(Route::Metrics),
+        (Some(b"GET"), Some(b"/trace"), Some(b"HTTP/1.1" | b"HTTP/1.0"), None) => Ok(Route::Trace),
         (Some(b"GET"), Some(_), Some(b"HTTP/1.1" | b"HTTP/1.0"), None) => Err("404 Not Found"),
         (Some(_), Some(_), Some(b"HTTP/1.1" | b"HTTP/1.0"), None) => Err("405 Method Not Allowed"),
         _ => Err("400 Bad Request"),

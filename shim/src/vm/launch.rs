@@ -28,6 +28,7 @@ use crate::network::{Forwarder, NetworkError, PodNetwork};
 use crate::process::{Child, Program, SpawnError, Spawner};
 use crate::qemu::{HashTableLoader, Vsock};
 use crate::qmp::{Monitor, MonitorError};
+use crate::trace;
 use crate::vsock::{GuestCid, Hybrid, Kernel as KernelVsock, Transport, VsockError};
 
 /// How long a helper may take to make its socket.
@@ -196,6 +197,7 @@ impl Up {
 
 async fn bring_up(machine: &mut Machine, request: &LaunchRequest<'_>, log: &Logger) -> Result<Up, LaunchError> {
     let started = Instant::now();
+    let step = trace::global().step("prepare-vm", "");
     let config = request.config;
     machine.run_dir.describe(about(request))?;
     let metrics = metrics::Server::start(machine.run_dir.path(), metrics::global(), facts(config), log.clone())?;
@@ -234,6 +236,8 @@ async fn bring_up(machine: &mut Machine, request: &LaunchRequest<'_>, log: &Logg
         arguments: launch(request, vsock, plugged.nics, paths).arguments(),
     };
     debug!(log, "QEMU starts"; "arguments" => program.arguments.join(" "));
+    drop(step);
+    let step = trace::global().step("qemu", "");
     let qemu = start(machine, request, &program, plugged.inherited, log).await?;
     let qemu_pid = qemu.identity().pid.unsigned_abs();
     machine.qemu = Some(qemu);
@@ -251,10 +255,13 @@ async fn bring_up(machine: &mut Machine, request: &LaunchRequest<'_>, log: &Logg
     let monitor = accept(machine, &monitor_listener).await?;
     let (monitor, events) = Monitor::start(monitor, log.clone()).await?;
 
+    drop(step);
+    let step = trace::global().step("guest-boot", "");
     let (agent, hello) = wait_for_agent(machine, transport.as_ref(), config.boot_timeout, started).await?;
     if hello.initdata_digest != request.initdata.sha256 {
         return Err(LaunchError::OtherInitdata);
     }
+    drop(step);
     metrics.agent(agent.clone());
     machine.run_dir.note_ready()?;
     if let Some(listeners) = plugged.listeners {

@@ -43,6 +43,25 @@ async fn the_page_is_prometheus_text() {
 }
 
 #[tokio::test]
+async fn the_trace_is_json() {
+    let dir = tempfile::tempdir().unwrap();
+    let _server = server(dir.path());
+    drop(trace::global().step("qemu", "of a test"));
+    let answer = ask(dir.path(), b"GET /trace HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(
+        head.starts_with("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"),
+        "{head}"
+    );
+    let value: serde_json::Value = serde_json::from_str(body).unwrap();
+    let spans = value["spans"].as_array().unwrap();
+    let span = spans.iter().find(|span| span["subject"] == "of a test").unwrap();
+    assert_eq!(span["name"], "qemu");
+    assert!(span["end_us"].as_u64() >= span["start_us"].as_u64());
+    assert!(value["now_us"].as_u64() >= span["end_us"].as_u64());
+}
+
+#[tokio::test]
 async fn the_socket_is_private_and_goes_silent_with_its_server() {
     let dir = tempfile::tempdir().unwrap();
     let server = server(dir.path());

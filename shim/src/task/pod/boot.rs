@@ -13,6 +13,7 @@ use crate::config::{Accel, Config, Tee};
 use crate::initdata::{self, Initdata};
 use crate::metrics;
 use crate::options::ConfigSource;
+use crate::trace;
 use crate::vm::{LaunchRequest, RunDirKey, Vm, sizing};
 
 /// A VM that came up for a container that is not there yet. Dropped without [`BootGuard::commit`], the slot is
@@ -58,12 +59,14 @@ impl Pod {
         let guard = BootGuard(self);
         metrics::global().launch_begins();
         let log = &self.parts.log;
+        let step = trace::global().step("configuration", "");
         let config = sizing::sized(off_thread(move || Config::load(&source)).await??, bundle)?;
         self.parts.verbosity.set_from_config(config.log_level);
         let annotation = bundle.annotation(initdata::ANNOTATION).map(str::to_owned);
         let default = config.default_initdata.clone();
         let initdata = off_thread(move || Initdata::of_pod(annotation.as_deref(), default.as_deref())).await??;
         let network = network::choose(bundle)?;
+        drop(step);
         warn_about(&config, log);
         let key = RunDirKey {
             containerd: self.parts.containerd.clone(),
@@ -83,7 +86,11 @@ impl Pod {
         let mut description = network::describe(vm.network(), resolver, &bundle.spec.hostname);
         description.sysctl = bundle.spec.linux.sysctl.clone().into_iter().collect();
         description.certificates = config.tee.certificates().to_vec();
-        if let Err(error) = vm.agent().configure_network(&description).await {
+        let configured = {
+            let _step = trace::global().step("configure-network", "");
+            vm.agent().configure_network(&description).await
+        };
+        if let Err(error) = configured {
             let error = explain(&vm, error).await;
             vm.stop().await;
             return Err(error);

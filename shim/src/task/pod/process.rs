@@ -14,6 +14,7 @@ use super::Pod;
 use super::pipes::attach_stdin;
 use crate::agent::{AgentError, ExitInfo};
 use crate::metrics;
+use crate::trace;
 use crate::vm::{Outcome, Vm};
 
 /// Status of a process that could not be started; containerd's own for the unknown.
@@ -54,7 +55,11 @@ impl Pod {
                 Err(TaskError::Finished)
             };
         }
-        match self.start_in_guest(&process).await {
+        let started = {
+            let _step = (process.kind() != Kind::Exec).then(|| trace::global().step("start", &process.id().container));
+            self.start_in_guest(&process).await
+        };
+        match started {
             Ok(vm) => {
                 if !process.started(|| self.publish_start(&process)) {
                     return Err(TaskError::Finished);
