@@ -15,6 +15,10 @@ fn the_workloads_keys_are_the_documents() {
         ("### Workload: top level", "no-such-key = 1"),
         ("### Workload: kbs", "[kbs]\nno-such-key = 1"),
         ("### Workload: registry", "[[registry]]\nno-such-key = 1"),
+        (
+            "### Workload: registry.mirror",
+            "[[registry]]\nname = \"r\"\nmirror = [{ no-such-key = 1 }]",
+        ),
         ("### Workload: container", "[[container]]\nno-such-key = 1"),
         ("### Workload: model", "[[model]]\nno-such-key = 1"),
     ] {

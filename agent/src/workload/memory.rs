@@ -57,6 +57,7 @@ mod tests {
             artifact: artifact.parse().unwrap(),
             keys: vec!["kbs:///demo/model-kek/1".parse().unwrap()],
             bytes,
+            provenance: cella_policy::Provenance::Sealed,
         }
     }
 

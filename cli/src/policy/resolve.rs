@@ -5,11 +5,11 @@ use std::collections::BTreeSet;
 use cella_oci::image::{self, ImageConfig, ImageError, MAX_CONFIG};
 use cella_oci::{Manifest, Reference, ReferenceError};
 use cella_policy::POLICY_VERSION;
-use cella_policy::file::{Choice, ContainerFile, KbsFile, ModelFile, PolicyFile, RegistryFile};
+use cella_policy::file::{Choice, ContainerFile, KbsFile, MirrorFile, ModelFile, PolicyFile, RegistryFile};
 use cella_seal::packet::{self, PacketError};
 
 use super::runtime;
-use super::workload::{ContainerWork, KbsWork, ModelWork, RegistryWork, WorkloadFile};
+use super::workload::{ContainerWork, KbsWork, MirrorWork, ModelWork, RegistryWork, WorkloadFile};
 use crate::files::{self, FileError, MAX_TEXT};
 use crate::lint::{self, Suspicion};
 use crate::model::{Facts, FactsError};
@@ -62,10 +62,20 @@ fn resolve_registry(work: &RegistryWork) -> Result<RegistryFile, ResolveError> {
         .as_deref()
         .map(|path| files::read_text(path, MAX_TEXT))
         .transpose()?;
+    let mirror = work.mirror.iter().map(resolve_mirror);
     Ok(RegistryFile {
         name: work.name.clone(),
         endpoint: work.endpoint.clone(),
         ca,
+        mirror: mirror.collect::<Result<_, _>>()?,
+    })
+}
+
+fn resolve_mirror(work: &MirrorWork) -> Result<MirrorFile, ResolveError> {
+    let ca = work.ca.as_deref().map(|path| files::read_text(path, MAX_TEXT));
+    Ok(MirrorFile {
+        endpoint: work.endpoint.clone(),
+        ca: ca.transpose()?,
     })
 }
 
@@ -163,6 +173,8 @@ async fn resolve_model(work: &ModelWork, registries: &[RegistryWork]) -> Result<
         artifact: reference.with_digest(artifact.digest).to_string(),
         keys: work.keys.clone().unwrap_or_else(|| facts.keys.into_iter().collect()),
         bytes,
+        provenance: work.provenance,
+        digest: work.digest.clone(),
     })
 }
 

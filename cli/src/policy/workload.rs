@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use cella_policy::file::{
-    Choice, MaskedPathsFile, MatchFile, MountFile, PodFile, PresenceFile, RlimitsFile, SeccompFile, StdioFile,
-    TmpfsFile, UserFile, VolumeFile, VolumesFile,
+    Choice, MaskedPathsFile, MatchFile, MountFile, PodFile, PresenceFile, ProvenanceFile, RlimitsFile, SeccompFile,
+    StdioFile, TmpfsFile, UserFile, VolumeFile, VolumesFile,
 };
 use serde::Deserialize;
 
@@ -53,6 +53,19 @@ pub(super) struct RegistryWork {
     pub(super) ca: Option<PathBuf>,
     /// As this machine reaches it, where that differs. Default: the name.
     pub(super) desk_url: Option<String>,
+    /// Asked before it, in this order.
+    #[serde(default)]
+    pub(super) mirror: Vec<MirrorWork>,
+}
+
+/// `[[registry.mirror]]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct MirrorWork {
+    /// As the guest reaches it.
+    pub(super) endpoint: String,
+    /// PEM file, mandatory for https.
+    pub(super) ca: Option<PathBuf>,
 }
 
 /// `[[container]]`: the keys of a policy, and these.
@@ -134,6 +147,10 @@ pub(super) struct ModelWork {
     pub(super) name: Option<String>,
     pub(super) version: Option<u64>,
     pub(super) keys: Option<Vec<String>>,
+    #[serde(default)]
+    pub(super) provenance: ProvenanceFile,
+    /// With `provenance = "digest"`.
+    pub(super) digest: Option<String>,
 }
 
 impl WorkloadFile {
@@ -145,7 +162,10 @@ impl WorkloadFile {
         };
         let mut workload: Self = toml::from_str(text).map_err(failed)?;
         let beside = crate::files::parent(file);
-        let authorities = workload.registry.iter_mut().map(|registry| &mut registry.ca);
+        let authorities = workload.registry.iter_mut().flat_map(|registry| {
+            let mirrors = registry.mirror.iter_mut().map(|mirror| &mut mirror.ca);
+            mirrors.chain(Some(&mut registry.ca))
+        });
         let broker = workload.kbs.as_mut().map(|kbs| &mut kbs.ca);
         for path in authorities.chain(broker).flatten() {
             *path = beside.join(&*path);

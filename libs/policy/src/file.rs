@@ -77,6 +77,20 @@ pub struct RegistryFile {
     /// PEM, mandatory for https.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca: Option<String>,
+    /// Who else has the same content, in the order in which they are asked. Default none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mirror: Vec<MirrorFile>,
+}
+
+/// `[[registry.mirror]]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct MirrorFile {
+    /// Where the guest finds it.
+    pub endpoint: String,
+    /// PEM, mandatory for https.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<String>,
 }
 
 /// `[[container]]`.
@@ -316,6 +330,23 @@ pub struct ModelFile {
     pub keys: Vec<String>,
     /// Sum of the plaintext lengths of its files.
     pub bytes: u64,
+    /// `sealed` or `digest`: what says which model it is. Default `sealed`.
+    #[serde(default)]
+    pub provenance: ProvenanceFile,
+    /// `blake3:…` of the plaintext, for `provenance = "digest"`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
+}
+
+/// `provenance`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ProvenanceFile {
+    /// The owner's key.
+    #[default]
+    Sealed,
+    /// A digest of the plaintext too.
+    Digest,
 }
 
 fn root() -> String {

@@ -21,6 +21,7 @@ mod names;
 mod pattern;
 mod pem;
 mod policy;
+mod provenance;
 mod signal;
 mod thumbprint;
 mod volume;
@@ -31,9 +32,10 @@ pub use names::{DigestRef, Endpoint, GuestPath, KeyId, NameError, RegistryName, 
 pub use pattern::{EnvPattern, SysctlPattern};
 pub use pem::{CertificatePem, PemError};
 pub use policy::{
-    ContainerPolicy, Kbs, MaskedPaths, Match, Memlock, ModelMount, ModelPolicy, PodPolicy, Policy, Presence, Registry,
-    Rlimits, Rule, Seccomp, Signals, Stdio, Tmpfs, User, UserPolicy, VolumePolicy,
+    ContainerPolicy, Kbs, MaskedPaths, Match, Memlock, Mirror, ModelMount, ModelPolicy, PodPolicy, Policy, Presence,
+    Registry, Rlimits, Rule, Seccomp, Signals, Stdio, Tmpfs, User, UserPolicy, VolumePolicy,
 };
+pub use provenance::{ModelDigest, Provenance};
 pub use signal::{Signal, SignalError};
 pub use thumbprint::KeyThumbprint;
 pub use volume::{VolumeKind, VolumeKindError};

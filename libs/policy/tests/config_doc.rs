@@ -16,6 +16,10 @@ fn the_policys_keys_are_the_documents() {
         ("### Policy: kbs", "[kbs]\nno-such-key = 1"),
         ("### Policy: pod", "[pod]\nno-such-key = 1"),
         ("### Policy: registry", "[[registry]]\nno-such-key = 1"),
+        (
+            "### Policy: registry.mirror",
+            "[[registry]]\nmirror = [{ no-such-key = 1 }]",
+        ),
         ("### Policy: container", "[[container]]\nno-such-key = 1"),
         (
             "### Policy: container.user",

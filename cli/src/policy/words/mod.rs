@@ -6,8 +6,8 @@ use std::fmt::Write as _;
 
 use cella_policy::initdata;
 use cella_policy::{
-    ContainerPolicy, MaskedPaths, Match, Memlock, ModelPolicy, PodPolicy, Policy, Presence, Registry, Rlimits, Rule,
-    Seccomp, Signals, Stdio, UserPolicy, VolumeKind,
+    ContainerPolicy, MaskedPaths, Match, Memlock, ModelPolicy, PodPolicy, Policy, Presence, Provenance, Registry,
+    Rlimits, Rule, Seccomp, Signals, Stdio, UserPolicy, VolumeKind,
 };
 
 use crate::units;
@@ -83,6 +83,10 @@ fn describe_registry(out: &mut Out, registry: &Registry) {
         "content from",
         &format!("{} at {}, {transport}", registry.name, registry.endpoint),
     );
+    if !registry.mirrors.is_empty() {
+        let mirrors = registry.mirrors.iter().map(|mirror| &mirror.endpoint);
+        out.field("  or before", &list(mirrors));
+    }
 }
 
 fn describe_container(out: &mut Out, container: &ContainerPolicy) {
@@ -253,6 +257,13 @@ fn describe_model(out: &mut Out, model: &ModelPolicy) {
         "size",
         &format!("{} bytes ({})", units::grouped(model.bytes), units::bytes(model.bytes)),
     );
+    match model.provenance {
+        Provenance::Sealed => {}
+        Provenance::Digest(None) => out.field("digest", "of the plaintext, computed and recorded"),
+        Provenance::Digest(Some(digest)) => {
+            out.field("digest", &format!("{digest} of the plaintext, or it does not run"))
+        }
+    }
 }
 
 struct Out(String);

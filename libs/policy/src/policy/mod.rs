@@ -23,6 +23,7 @@ use crate::initdata::MAX_DOCUMENT;
 use crate::names::{DigestRef, Endpoint, KeyId, RegistryName};
 use crate::pattern::SysctlPattern;
 use crate::pem::CertificatePem;
+use crate::provenance::Provenance;
 use crate::thumbprint::KeyThumbprint;
 
 /// What a guest may run, which models it may open, and whom it asks for keys.
@@ -178,6 +179,17 @@ pub struct Registry {
     pub endpoint: Endpoint,
     /// Present whenever `endpoint` is https.
     pub ca: Option<CertificatePem>,
+    /// Who is asked before it, in this order.
+    pub mirrors: Vec<Mirror>,
+}
+
+/// Somebody who has the same content as a registry, under the same repositories.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mirror {
+    /// Where the guest finds it.
+    pub endpoint: Endpoint,
+    /// Present whenever `endpoint` is https.
+    pub ca: Option<CertificatePem>,
 }
 
 /// A sealed model.
@@ -193,4 +205,6 @@ pub struct ModelPolicy {
     pub keys: Vec<KeyId>,
     /// Plaintext bytes of all its files together.
     pub bytes: u64,
+    /// What says which model it is.
+    pub provenance: Provenance,
 }

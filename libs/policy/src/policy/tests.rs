@@ -1,5 +1,6 @@
 //! The example of the documentation, and one policy for each rule that it breaks.
 
+mod models;
 mod pods;
 
 use super::*;

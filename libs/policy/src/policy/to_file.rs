@@ -1,15 +1,17 @@
 //! From the validated policy to its serialised form.
 
 use super::{
-    ContainerPolicy, Kbs, MaskedPaths, Match, Memlock, ModelPolicy, PodPolicy, Policy, Presence, Registry, Rlimits,
-    Rule, Seccomp, Signals, Stdio, UserPolicy, VolumePolicy,
+    ContainerPolicy, Kbs, MaskedPaths, Match, Memlock, Mirror, ModelPolicy, PodPolicy, Policy, Presence, Registry,
+    Rlimits, Rule, Seccomp, Signals, Stdio, UserPolicy, VolumePolicy,
 };
 use crate::POLICY_VERSION;
 use crate::choice::{ANY, Choice};
 use crate::file::{
-    ContainerFile, KbsFile, MaskedPathsFile, MatchFile, ModelFile, MountFile, PodFile, PolicyFile, PresenceFile,
-    RegistryFile, RlimitsFile, SeccompFile, StdioFile, TmpfsFile, UserFile, VolumeFile, VolumesFile,
+    ContainerFile, KbsFile, MaskedPathsFile, MatchFile, MirrorFile, ModelFile, MountFile, PodFile, PolicyFile,
+    PresenceFile, ProvenanceFile, RegistryFile, RlimitsFile, SeccompFile, StdioFile, TmpfsFile, UserFile, VolumeFile,
+    VolumesFile,
 };
+use crate::provenance::Provenance;
 
 pub(super) fn toml(policy: &Policy) -> String {
     // Serialising strings, integers below 2^63 and tables cannot fail; `from_file` bounds every integer.
@@ -50,6 +52,14 @@ fn registry(registry: &Registry) -> RegistryFile {
         name: registry.name.to_string(),
         endpoint: Some(registry.endpoint.to_string()),
         ca: registry.ca.as_ref().map(|ca| ca.as_str().to_owned()),
+        mirror: registry.mirrors.iter().map(mirror).collect(),
+    }
+}
+
+fn mirror(mirror: &Mirror) -> MirrorFile {
+    MirrorFile {
+        endpoint: mirror.endpoint.to_string(),
+        ca: mirror.ca.as_ref().map(|ca| ca.as_str().to_owned()),
     }
 }
 
@@ -172,5 +182,13 @@ fn model(model: &ModelPolicy) -> ModelFile {
         artifact: model.artifact.to_string(),
         keys: model.keys.iter().map(ToString::to_string).collect(),
         bytes: model.bytes,
+        provenance: match model.provenance {
+            Provenance::Sealed => ProvenanceFile::Sealed,
+            Provenance::Digest(_) => ProvenanceFile::Digest,
+        },
+        digest: match model.provenance {
+            Provenance::Digest(Some(digest)) => Some(digest.to_string()),
+            _ => None,
+        },
     }
 }

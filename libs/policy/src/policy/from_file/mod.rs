@@ -7,13 +7,14 @@ mod order;
 use std::collections::{BTreeSet, HashSet};
 use std::str::FromStr;
 
-use super::{Kbs, ModelPolicy, PodPolicy, Policy, Registry, Rule};
+use super::{Kbs, Mirror, ModelPolicy, PodPolicy, Policy, Registry, Rule};
 use crate::POLICY_VERSION;
 use crate::choice::{ANY, Choice};
 use crate::error::{Place, PolicyError};
-use crate::file::{KbsFile, ModelFile, PodFile, PolicyFile, RegistryFile};
+use crate::file::{KbsFile, MirrorFile, ModelFile, PodFile, PolicyFile, ProvenanceFile, RegistryFile};
 use crate::names::{DigestRef, Endpoint, KeyId, NameError, RegistryName, Scheme, is_repository, is_segment};
 use crate::pem::CertificatePem;
+use crate::provenance::Provenance;
 
 type Checked<T> = Result<T, PolicyError>;
 
@@ -133,11 +134,24 @@ fn registry(file: RegistryFile) -> Checked<Registry> {
     if endpoint.scheme() == Scheme::Https && ca.is_none() {
         return Err(PolicyError::NoAuthority { place });
     }
+    count(&place.with("mirror"), file.mirror.len(), 0, MAX_MIRRORS)?;
+    let mirrors = file.mirror.into_iter().enumerate();
+    let mirrors = mirrors.map(|(index, file)| mirror(place.at("mirror", index), file));
     Ok(Registry {
         name: name_,
         endpoint,
         ca,
+        mirrors: mirrors.collect::<Checked<_>>()?,
     })
+}
+
+fn mirror(place: Place, file: MirrorFile) -> Checked<Mirror> {
+    let endpoint: Endpoint = name(&place.with("endpoint"), &file.endpoint)?;
+    let ca = authority(&place, file.ca)?;
+    if endpoint.scheme() == Scheme::Https && ca.is_none() {
+        return Err(PolicyError::NoAuthority { place });
+    }
+    Ok(Mirror { endpoint, ca })
 }
 
 fn model(file: ModelFile, registries: &[Registry]) -> Checked<ModelPolicy> {
@@ -155,12 +169,27 @@ fn model(file: ModelFile, registries: &[Registry]) -> Checked<ModelPolicy> {
     count(&place.with("keys"), file.keys.len(), 1, MAX_KEYS)?;
     let artifact = reference(&place.with("artifact"), &file.artifact, registries)?;
     let keys = keys(&place, "keys", &file.keys)?;
+    let digest = file.digest.as_deref();
+    let provenance = match (file.provenance, digest) {
+        (ProvenanceFile::Sealed, None) => Provenance::Sealed,
+        (ProvenanceFile::Sealed, Some(_)) => {
+            return Err(PolicyError::Text {
+                place: place.with("digest"),
+                rule: "is compared with nothing unless provenance is \"digest\"",
+            });
+        }
+        (ProvenanceFile::Digest, digest) => {
+            let pin = digest.map(|text| name(&place.with("digest"), text)).transpose()?;
+            Provenance::Digest(pin)
+        }
+    };
     Ok(ModelPolicy {
         name: file.name,
         version: file.version,
         artifact,
         keys,
         bytes: file.bytes,
+        provenance,
     })
 }
 
@@ -264,6 +293,7 @@ fn count(place: &Place, found: usize, least: u64, most: u64) -> Checked<()> {
 /// Containers, models, registries, mounts: more than any pod has, few enough to walk.
 const MAX_TABLES: u64 = 64;
 const MAX_KEYS: u64 = 16;
+const MAX_MIRRORS: u64 = 8;
 /// TOML's integers end at 2^63.
 const MAX_REVISION: u64 = i64::MAX as u64;
 /// Patterns of variables and of kernel parameters.
