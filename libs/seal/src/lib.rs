@@ -5,6 +5,7 @@
 //! - [`layer`]: ocicrypt `AES_256_CTR_HMAC_SHA256`, for image layers. One MAC at the end: nothing that it yields may
 //!   be used before [`layer::LayerDecryptor::finish`] has said yes.
 //! - [`packet`]: the ocicrypt annotations that carry a layer's key, wrapped under a key of the broker.
+//! - [`tree`]: the BLAKE3 digest of a plaintext whose segments come in any order.
 //! - [`place`]: what binds a sealed file to its model, path and version.
 //!
 //! All bytes but keys come from a registry that is not trusted. Lengths are checked before anything is parsed, input
@@ -19,6 +20,7 @@ pub mod layer;
 pub mod packet;
 pub mod place;
 pub mod stream;
+pub mod tree;
 
 mod digest;
 mod secret;

@@ -32,6 +32,14 @@ impl StreamKey {
             .is_ok()
     }
 
+    /// Opens what lies in `window` from `ciphertext` on, its tag behind it, to the window's start. `false`: not authentic, and the
+    /// start holds nothing of use.
+    #[must_use]
+    pub(super) fn open_within(&self, index: u32, last: bool, window: &mut [u8], ciphertext: usize) -> bool {
+        let nonce = self.nonce(index, last);
+        self.key.open_within(nonce, Aad::empty(), window, ciphertext..).is_ok()
+    }
+
     /// Seals `body` in place and gives its tag. `None` when it is longer than GCM allows.
     pub(super) fn seal(&self, index: u32, last: bool, body: &mut [u8]) -> Option<[u8; TAG]> {
         let tag = self

@@ -135,6 +135,16 @@ impl Layout {
         })
     }
 
+    /// Numbers of the segments that hold these bytes of the plaintext; where there are none, of the one where they would be.
+    pub fn segments_of(&self, plaintext: &Range<u64>) -> Range<u32> {
+        let rest = self.size.bytes() - TAG_LEN;
+        // As if the header were plaintext: then all segments but the last have the same length.
+        let at = |byte: u64| u32::try_from(byte.saturating_add(HEADER_LEN) / rest).unwrap_or(u32::MAX);
+        let first = at(plaintext.start).min(self.segments - 1);
+        let last = at(plaintext.end.saturating_sub(1)).clamp(first, self.segments - 1);
+        first..last + 1
+    }
+
     /// All segments in order.
     pub fn iter(&self) -> impl Iterator<Item = Segment> + use<> {
         let layout = *self;
@@ -208,6 +218,31 @@ const TAG_LEN: u64 = TAG as u64;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bytes_lie_in_the_segments_that_have_them() {
+        for length in [0, 1, 4040, 4041, 20_000] {
+            let layout = Layout::of_plaintext(SegmentSize::KIB4, length).unwrap();
+            for start in 0..=length {
+                for end in [start, start + 1, start + 4080, start + 9000].map(|end| end.min(length)) {
+                    let has = |byte: u64| layout.iter().position(|segment| segment.plaintext.contains(&byte));
+                    let found = layout.segments_of(&(start..end));
+                    if start < end {
+                        let (first, last) = (has(start).unwrap(), has(end - 1).unwrap());
+                        assert_eq!(
+                            (
+                                usize::try_from(found.start).unwrap(),
+                                usize::try_from(found.end).unwrap()
+                            ),
+                            (first, last + 1)
+                        );
+                    } else {
+                        assert_eq!(found.len(), 1);
+                    }
+                }
+            }
+        }
+    }
 
     #[test]
     fn segments_tile_both_files() {

@@ -45,7 +45,22 @@ impl Opener {
     /// [`OpenError::NotAuthentic`] for a segment that is not the owner's at this place;
     /// [`OpenError::NoSuchSegment`], [`OpenError::Length`] and [`OpenError::Repeated`] for a caller's mistake.
     pub fn open_in_place(&self, index: u32, body: &mut [u8], tag: &[u8; TAG]) -> Result<(), OpenError> {
-        self.try_open(index, body, tag).inspect_err(|_| body.zeroize())
+        self.open(index, body.len(), |last| self.key.open(index, last, body, tag))
+            .inspect_err(|_| body.zeroize())
+    }
+
+    /// Opens segment `index` out of place: `window` begins with room for the plaintext, and its bytes from `ciphertext` on are
+    /// ciphertext and tag. On failure the room is all zero, and the segment cannot be tried again. Saves a copy where the ciphertext is
+    /// in memory already.
+    ///
+    /// # Errors
+    /// As [`Opener::open_in_place`].
+    pub fn open_within(&self, index: u32, window: &mut [u8], ciphertext: usize) -> Result<(), OpenError> {
+        let found = window.len().saturating_sub(ciphertext).saturating_sub(TAG);
+        self.open(index, found, |last| {
+            self.key.open_within(index, last, window, ciphertext)
+        })
+        .inspect_err(|_| window.get_mut(..found).unwrap_or_default().zeroize())
     }
 
     /// Says whether every segment was opened, the last one as the last: only then is the file whole.
@@ -61,20 +76,21 @@ impl Opener {
         }
     }
 
-    fn try_open(&self, index: u32, body: &mut [u8], tag: &[u8; TAG]) -> Result<(), OpenError> {
+    /// Opens a segment with `decrypt`, if it is one of `found` bytes of plaintext and was not opened before.
+    fn open(&self, index: u32, found: usize, decrypt: impl FnOnce(bool) -> bool) -> Result<(), OpenError> {
         let segments = self.layout.segments();
         let segment = self
             .layout
             .segment(index)
             .ok_or(OpenError::NoSuchSegment { index, segments })?;
-        let (expected, found) = (segment.plaintext_len(), body.len());
+        let expected = segment.plaintext_len();
         if found != expected {
             return Err(OpenError::Length { index, expected, found });
         }
         if !self.claims.take(index) {
             return Err(OpenError::Repeated { index });
         }
-        if !self.key.open(index, segment.last, body, tag) {
+        if !decrypt(segment.last) {
             return Err(OpenError::NotAuthentic { index });
         }
         self.claims.complete();

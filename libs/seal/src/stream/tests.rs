@@ -170,6 +170,59 @@ fn threads_open_in_place_at_final_addresses() {
 }
 
 #[test]
+fn segments_open_out_of_place_with_a_gap_between() {
+    for size in BOTH {
+        for len in boundaries(size) {
+            let plaintext = pattern(len);
+            let sealed = seal(size, AD, &plaintext);
+            let opener = opener(size, AD, &sealed);
+            for segment in opener.layout().iter() {
+                let length = segment.plaintext_len();
+                let stored = &sealed[range(&(segment.body().start..segment.tag().end))];
+                let mut window = vec![7; length + 100];
+                window.extend_from_slice(stored);
+                opener.open_within(segment.index, &mut window, length + 100).unwrap();
+                assert!(
+                    window[..length] == plaintext[range(&segment.plaintext)],
+                    "{size:?} {len}"
+                );
+                assert_eq!(window[length..length + 100], [7; 100]);
+                assert!(window[length + 100..] == *stored, "the ciphertext stays");
+            }
+            opener.finish().unwrap();
+        }
+    }
+}
+
+#[test]
+fn what_does_not_open_out_of_place_leaves_zeros() {
+    let sealed = seal(SegmentSize::KIB4, AD, &pattern(9000));
+    let opener = opener(SegmentSize::KIB4, AD, &sealed);
+    let (body, tag) = parts(opener.layout(), &sealed, 1);
+    let mut window = vec![7; body.len()];
+    window.extend_from_slice(&body);
+    window.extend_from_slice(&tag);
+    let ciphertext = body.len();
+    for (ciphertext, found) in [
+        (ciphertext + 1, body.len() - 1),
+        (usize::MAX, 0),
+        (ciphertext - 1, body.len() + 1),
+    ] {
+        let error = opener.open_within(1, &mut window.clone(), ciphertext).unwrap_err();
+        assert!(
+            matches!(error, OpenError::Length { index: 1, found: f, .. } if f == found),
+            "{error}"
+        );
+    }
+    window[ciphertext + 5] ^= 1;
+    let error = opener.open_within(1, &mut window, ciphertext).unwrap_err();
+    assert!(matches!(error, OpenError::NotAuthentic { index: 1 }));
+    assert!(window[..body.len()].iter().all(|byte| *byte == 0));
+    let repeated = opener.open_within(1, &mut window, ciphertext).unwrap_err();
+    assert!(matches!(repeated, OpenError::Repeated { index: 1 }));
+}
+
+#[test]
 fn one_flipped_bit_anywhere_does_not_open() {
     let size = SegmentSize::KIB4;
     let sealed = seal(size, AD, &pattern(9000));
