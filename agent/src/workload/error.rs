@@ -7,7 +7,7 @@
 use std::{error::Error, fmt, ops::Range, sync::Arc};
 
 use cella_oci::Digest;
-use cella_policy::KeyId;
+use cella_policy::{KeyId, ModelDigest};
 
 /// Why something of the workload is not there.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -95,6 +95,28 @@ pub enum WorkloadError {
         /// What is wrong.
         fault: LayerFault,
     },
+    /// A part of a model could not be had from its registry.
+    #[error("model {model}: segment {segment} of {path} could not be fetched: {cause}")]
+    Fetch {
+        /// The model.
+        model: String,
+        /// Path in the model.
+        path: String,
+        /// Number of the segment, from 0.
+        segment: u32,
+        /// What went wrong.
+        cause: Cause,
+    },
+    /// A model is authentic and not the one that the policy names.
+    #[error("model {model} is {found}, the policy names {policy}")]
+    Provenance {
+        /// The model.
+        model: String,
+        /// Digest of its plaintext.
+        found: ModelDigest,
+        /// The policy's.
+        policy: ModelDigest,
+    },
     /// A segment of a model was changed, exchanged, or sealed for something else.
     #[error("model {model}: segment {segment} of {path} is not authentic")]
     Segment {
@@ -123,6 +145,16 @@ pub enum WorkloadError {
         /// Bytes that it takes, rounded up to whole pages.
         needs: u64,
         /// Bytes that could be given to it.
+        free: u64,
+    },
+    /// Memory that was there for a model was taken by something else meanwhile.
+    #[error("model {model}: {} MB of memory were there for a file and are not any more; {} MB are free", megabytes_up(*needs), megabytes(*free))]
+    ModelMemoryGone {
+        /// The model.
+        model: String,
+        /// Bytes of the file.
+        needs: u64,
+        /// Bytes that could be given to it now.
         free: u64,
     },
     /// An image does not fit.
@@ -154,9 +186,13 @@ impl WorkloadError {
             Self::KeyRefused { .. } | Self::EvidenceRefused { .. } => Blame::Refused,
             Self::KeyMissing { .. } | Self::KeyLength { .. } | Self::Broker { .. } => Blame::Broker,
             Self::Evidence { .. } => Blame::Host,
-            Self::Registry { .. } => Blame::Registry,
-            Self::Content { .. } | Self::Layer { .. } | Self::Segment { .. } | Self::File { .. } => Blame::Content,
-            Self::ModelMemory { .. } | Self::ImageMemory { .. } => Blame::Memory,
+            Self::Registry { .. } | Self::Fetch { .. } => Blame::Registry,
+            Self::Content { .. }
+            | Self::Layer { .. }
+            | Self::Segment { .. }
+            | Self::Provenance { .. }
+            | Self::File { .. } => Blame::Content,
+            Self::ModelMemory { .. } | Self::ModelMemoryGone { .. } | Self::ImageMemory { .. } => Blame::Memory,
             Self::Internal { .. } | Self::ShutDown => Blame::Internal,
         }
     }
@@ -261,8 +297,10 @@ pub enum FileFault {
     #[error("is not authentic: {0}")]
     Header(Cause),
     /// The registry does not have all of it.
-    #[error("is not whole in the registry: of its {expected} bytes, {} to {} are missing", range.start, range.end)]
+    #[error("is not whole in the registry: of its {expected} bytes, {} to {} are missing, from segment {segment} on", range.start, range.end)]
     Missing {
+        /// The first segment that is not there, from 0.
+        segment: u32,
         /// Bytes that were asked for.
         range: Range<u64>,
         /// Bytes in the manifest.

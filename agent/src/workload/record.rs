@@ -96,6 +96,7 @@ fn model(loaded: &LoadedModel) -> ModelRecord {
     let files = loaded.files.iter().map(|file| ModelFileRecord {
         path: file.path.clone(),
         digest: file.digest.map(|digest| digest.to_string()).unwrap_or_default(),
+        blake3: file.blake3.map(|digest| digest.to_string()),
         bytes: file.bytes,
         locked_bytes: file.locked,
     });
@@ -104,6 +105,7 @@ fn model(loaded: &LoadedModel) -> ModelRecord {
         version: loaded.version,
         artifact: loaded.artifact.clone(),
         files: files.collect(),
+        digest: loaded.digest.map(|digest| digest.to_string()),
     }
 }
 

@@ -184,7 +184,7 @@ impl Supervisor {
                 self.stages.begin(StageName::Model, model).failed(error);
             }
         })?;
-        let registries = Registries::of(&self.init.policy, &self.init.time)?;
+        let registries = Registries::of(&self.init.policy, &self.init.time, &self.log)?;
         let mounted = |error| WorkloadError::internal("mounting memory", error);
         let images = Store::for_images(&self.root.join("images"), plan.images).map_err(mounted)?;
         let models = Store::for_models(&self.root.join("models"), plan.free).map_err(mounted)?;

@@ -189,10 +189,16 @@ fn for_people(record: &BootRecord, checked: &Checked) -> String {
     for model in &record.models {
         let (name, artifact) = (printable(&model.name), printable(&model.artifact));
         line("model", &format!("{name} version {}: {artifact}", model.version));
+        if let Some(digest) = &model.digest {
+            line("", &format!("plaintext {}", printable(digest)));
+        }
         for file in &model.files {
             let (path, digest) = (printable(&file.path), printable(&file.digest));
             let (bytes, locked) = (grouped(file.bytes), grouped(file.locked_bytes));
             line("", &format!("{path}: {digest}, {bytes} bytes, {locked} locked"));
+            if let Some(digest) = &file.blake3 {
+                line("", &format!("{path}: {}", printable(digest)));
+            }
         }
     }
     line("keys from", &printable(&record.broker.url));

@@ -56,8 +56,10 @@ impl Desk {
                     path: "model.gguf".into(),
                     digest: digest(3),
                     bytes: 1_716_800,
+                    blake3: None,
                     locked_bytes: 2 << 20,
                 }],
+                digest: None,
             }],
             broker: BrokerRecord {
                 url: "https://kbs.example:8443".into(),

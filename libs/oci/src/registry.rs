@@ -67,6 +67,11 @@ impl Registry {
         &self.name
     }
 
+    /// The address that is dialled.
+    pub fn origin(&self) -> &Origin {
+        self.client.origin()
+    }
+
     /// Judges the dates of the registry's certificates by a time that has become known; see `cella_http::Client::check_dates`.
     ///
     /// # Errors

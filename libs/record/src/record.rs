@@ -113,6 +113,9 @@ pub struct ModelRecord {
     pub artifact: String,
     /// Its files.
     pub files: Vec<ModelFileRecord>,
+    /// BLAKE3 of the plaintext, where the policy asks for it: of what `b3sum` prints for the files in byte order of their paths. `blake3:…`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
 }
 
 /// A model's file.
@@ -123,6 +126,9 @@ pub struct ModelFileRecord {
     pub path: String,
     /// SHA-256 of the plaintext, as the model's manifest has it through its configuration: `sha256:…`.
     pub digest: String,
+    /// BLAKE3 of the plaintext, where the policy asks for it: `blake3:…`, computed before anybody saw the file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blake3: Option<String>,
     /// Length of the plaintext.
     pub bytes: u64,
     /// Bytes of memory that were locked for it, in whole pages.

@@ -111,8 +111,10 @@ impl Guest {
                     path: "model.gguf".into(),
                     digest: format!("sha256:{}", "3".repeat(64)),
                     bytes: model.bytes,
+                    blake3: None,
                     locked_bytes: 2 << 20,
                 }],
+                digest: None,
             }],
             broker: BrokerRecord {
                 url: policy.kbs().unwrap().url.to_string(),
@@ -302,6 +304,11 @@ fn what_the_policy_says_cannot_be_said_otherwise() {
         (|r| r.models[0].version += 1, "models"),
         (|r| r.models[0].artifact = swap(&r.models[0].artifact), "models"),
         (|r| r.models[0].files[0].bytes += 1, "models"),
+        (|r| r.models[0].digest = Some("blake3:".into()), "models' digests"),
+        (
+            |r| r.models[0].files[0].blake3 = Some("blake3:".into()),
+            "models' digests",
+        ),
         (|r| r.broker.keys.truncate(1), "keys"),
         (|r| r.broker.keys.push(released("kbs:///demo/other/1")), "keys"),
         (|r| r.broker.url.push('1'), "broker"),

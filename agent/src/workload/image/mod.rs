@@ -37,7 +37,7 @@ use super::{
     error::{Cause, LayerFault, Subject, WorkloadError},
     keys::Keyring,
     outcome::Outcome,
-    registries::{Artifact, Patience, Registries},
+    registries::{Artifact, Registries},
     store::Store,
 };
 
@@ -266,15 +266,12 @@ impl ImagePull {
     /// Sends the blob, chunk by chunk. A connection that breaks is taken up again where it broke. What comes is at most one chunk
     /// longer than the manifest says; the thread compares the length.
     async fn feed(&self, layer: &ImageLayer, feed: mpsc::Sender<Bytes>) -> Result<(), WorkloadError> {
-        let Artifact {
-            registry, repository, ..
-        } = &self.artifact;
         let (digest, size) = (&layer.descriptor.digest, layer.descriptor.size);
-        let mut patience = Patience::new();
+        let mut patience = self.artifact.patience();
         let mut sent = 0;
         loop {
             let range = (sent > 0).then_some(sent..size);
-            let error = match registry.blob_stream(repository, digest, range).await {
+            let error = match self.artifact.stream(&patience, digest, range).await {
                 Err(error) => error,
                 Ok(mut stream) => loop {
                     match stream.chunk().await {

@@ -40,7 +40,7 @@ impl Bench {
             model: None,
         }
         .parse();
-        let registries = Registries::of(&policy, &TrustedTime::unknown()).unwrap();
+        let registries = Registries::of(&policy, &TrustedTime::unknown(), &testkit::log()).unwrap();
         let store = Arc::new(Store::for_images(self.folder.path(), 64 << 20).unwrap());
         let budget = Arc::new(Budget::new(limit));
         let container = policy.container("server").unwrap();

@@ -1,26 +1,30 @@
-//! One sealed file on its way from the registry into memory.
+//! The sealed files of one model on their way from the registry into memory.
 //!
 //! ```text
-//!  header ─▶ last segment ─▶ the others over several connections ─▶ whole?
-//!  (40 B)    (length right?)   each: bytes to their final address, opened there by a thread
+//!  each file: header ─▶ last segment ─▶ │ all files: the other segments, over several connections ─▶ whole? ─▶ digest
+//!             (40 B)    (length right?) │ each: bytes to their final address, opened there by a thread
 //! ```
-//! The last segment is opened first: only with it is the length genuine. Order of completion is free after that, positions are
-//! fixed. A connection that breaks is taken up again at the segment that it broke in.
+//! The last segments are opened first: only with them are the lengths genuine, so a file that was cut is known before the bulk is
+//! fetched. Order of completion is free after that, positions are fixed. A connection that breaks is taken up again at the segment
+//! that it broke in, from the next mirror where there is one. Beside the files' own memory there are at most [`CONNECTIONS`] buffers
+//! of the HTTP client, whatever the size.
 
 use std::{ops::Range, sync::Arc};
 
-use cella_oci::{BlobStream, Digest, RegistryError};
+use cella_oci::{Digest, RegistryError};
 use cella_seal::{
     DataKey,
     stream::{HEADER, Header, Layout, OpenError, Opener, Segment},
+    tree::Blake3Digest,
 };
 use tokio::{
-    sync::Semaphore,
+    sync::{OwnedSemaphorePermit, Semaphore},
     task::{JoinError, JoinSet},
 };
 
 use super::{
-    region::{Piece, Region},
+    hashing::Hashing,
+    region::Piece,
     segments::{Placer, Sealed},
 };
 use crate::workload::{
@@ -28,77 +32,156 @@ use crate::workload::{
     registries::{Artifact, Patience},
 };
 
-/// Connections over which one file is fetched at the same time, at most.
+/// Connections over which one model is fetched at the same time, at most.
 const CONNECTIONS: usize = 4;
 
 /// Segments that are worth a connection of their own.
 const SEGMENTS_PER_CONNECTION: usize = 8;
 
-/// A sealed file in a registry.
-#[derive(Clone, Debug)]
-pub(crate) struct SealedBlob {
-    /// The model that it belongs to.
-    pub(crate) artifact: Artifact,
+/// A sealed file in a registry, and the memory that it goes to.
+pub(crate) struct SealedFile {
     /// Path in the model, for errors.
     pub(crate) path: String,
     /// Digest of the ciphertext: its name in the registry. The segments authenticate themselves.
     pub(crate) digest: Digest,
     /// Lengths.
     pub(crate) layout: Layout,
+    /// Opens it.
+    pub(crate) key: DataKey,
+    /// What the sealing is bound to.
+    pub(crate) place: Vec<u8>,
+    /// Memory of each segment's plaintext, in order.
+    pub(crate) pieces: Vec<Piece>,
 }
 
-impl SealedBlob {
-    /// Fetches the file into `region` and opens it there, with at most `parallel` segments at a time. `Ok` means that every
-    /// segment was authentic, the last one as the last. When this returns, nobody writes to `region` any more.
-    pub(crate) async fn fill(
-        &self,
-        region: &mut Region,
-        key: &DataKey,
-        associated_data: &[u8],
-        parallel: usize,
-    ) -> Result<(), WorkloadError> {
-        let lengths = self.layout.iter().map(|segment| segment.plaintext_len());
-        let pieces = region
-            .pieces(lengths)
-            .map_err(|error| WorkloadError::internal("dividing memory", error))?;
-        let mut segments: Vec<_> = self.layout.iter().zip(pieces).collect();
-        let header = self.header().await?;
-        let opener = Opener::new(key, &header, associated_data, self.layout);
-        let opener = Arc::new(opener.map_err(|error| WorkloadError::internal("preparing a key", error))?);
-        let workers = Arc::new(Semaphore::new(parallel.max(1)));
-        let last = segments.pop();
-        let stream = |segments| Stream {
-            blob: self.clone(),
-            placer: Placer::new(segments),
-            opener: Arc::clone(&opener),
-            workers: Arc::clone(&workers),
-        };
-        let mut result = stream(Vec::from_iter(last)).run().await;
-        if result.is_ok() {
-            let mut streams = JoinSet::new();
-            for part in parts(segments) {
-                streams.spawn(stream(part).run());
-            }
-            while result.is_ok() {
-                let Some(ended) = streams.join_next().await else { break };
-                result = ended.unwrap_or_else(|error| Err(WorkloadError::internal("fetching a model", error)));
-            }
-            streams.shutdown().await;
+/// Fetches `files` of `artifact` and opens them, with at most `parallel` segments at a time. `Ok` means that every segment was
+/// authentic, the last ones as the last; with `provenance`, it holds the digests of the plaintexts, in order. When this returns, nobody
+/// writes to the memory any more.
+pub(crate) async fn fill(
+    artifact: &Artifact,
+    files: Vec<SealedFile>,
+    parallel: usize,
+    provenance: bool,
+) -> Result<Vec<Option<Blake3Digest>>, WorkloadError> {
+    let parallel = parallel.max(1);
+    let shared = Shared {
+        artifact: artifact.clone(),
+        connections: Arc::new(Semaphore::new(CONNECTIONS)),
+        workers: Arc::new(Semaphore::new(parallel)),
+    };
+    let result = shared.fill(files, provenance).await;
+    // Each segment that is being opened holds a permit until it has let go of its memory.
+    let all = u32::try_from(parallel).unwrap_or(u32::MAX);
+    let _quiet = shared.workers.acquire_many(all).await;
+    result
+}
+
+/// What all files have in common.
+#[derive(Clone)]
+struct Shared {
+    artifact: Artifact,
+    connections: Arc<Semaphore>,
+    workers: Arc<Semaphore>,
+}
+
+impl Shared {
+    async fn fill(&self, files: Vec<SealedFile>, provenance: bool) -> Result<Vec<Option<Blake3Digest>>, WorkloadError> {
+        let count = files.len();
+        let mut heads = JoinSet::new();
+        for (index, file) in files.into_iter().enumerate() {
+            let shared = self.clone();
+            heads.spawn(async move { Ok((index, shared.head(file, provenance).await?)) });
         }
-        // Each segment that is being opened holds a permit until it has let go of its memory.
-        let _quiet = workers
-            .acquire_many(u32::try_from(parallel.max(1)).unwrap_or(u32::MAX))
-            .await;
-        result?;
-        opener.finish().map_err(|error| self.not_opened(error))
+        let mut begun: Vec<(usize, Begun)> = Vec::with_capacity(count);
+        all(&mut heads, |head| begun.push(head)).await?;
+        // The bulk in the manifest's order.
+        begun.sort_unstable_by_key(|(index, _)| *index);
+        let mut bulk = JoinSet::new();
+        let mut blobs = Vec::with_capacity(count);
+        for (_, Begun { blob, rest }) in begun {
+            for part in parts(rest) {
+                bulk.spawn(Stream::new(&blob, part).run());
+            }
+            blobs.push(blob);
+        }
+        all(&mut bulk, |()| {}).await?;
+        blobs.iter().map(|blob| blob.finish()).collect()
     }
 
+    /// Header and last segment of a file.
+    async fn head(&self, file: SealedFile, provenance: bool) -> Result<Begun, WorkloadError> {
+        let SealedFile {
+            path,
+            digest,
+            layout,
+            key,
+            place,
+            pieces,
+        } = file;
+        let name = Name {
+            shared: self.clone(),
+            path,
+            digest,
+            layout,
+        };
+        let header = name.header().await?;
+        let opener = Opener::new(&key, &header, &place, layout);
+        let opener = opener.map_err(|error| WorkloadError::internal("preparing a key", error))?;
+        let blob = Arc::new(Blob {
+            name,
+            opener,
+            hashing: provenance.then(|| Hashing::new(&layout)),
+        });
+        let mut rest: Vec<_> = layout.iter().zip(pieces).collect();
+        let last = Vec::from_iter(rest.pop());
+        Stream::new(&blob, last).run().await?;
+        Ok(Begun { blob, rest })
+    }
+}
+
+/// A file whose length is genuine, and the segments that are still to come.
+struct Begun {
+    blob: Arc<Blob>,
+    rest: Vec<(Segment, Piece)>,
+}
+
+/// Waits for every task of `tasks`; at the first failure all others are ended.
+async fn all<T: 'static>(
+    tasks: &mut JoinSet<Result<T, WorkloadError>>,
+    mut each: impl FnMut(T),
+) -> Result<(), WorkloadError> {
+    while let Some(ended) = tasks.join_next().await {
+        match ended.unwrap_or_else(|error| Err(WorkloadError::internal("fetching a model", error))) {
+            Ok(value) => each(value),
+            Err(error) => {
+                tasks.shutdown().await;
+                return Err(error);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Which file of which artifact.
+struct Name {
+    shared: Shared,
+    path: String,
+    digest: Digest,
+    layout: Layout,
+}
+
+impl Name {
     async fn header(&self) -> Result<Header, WorkloadError> {
-        let mut patience = Patience::new();
+        let _connection = self.connection().await?;
+        let (mut patience, range) = (self.shared.artifact.patience(), 0..HEADER as u64);
         let mut bytes = Vec::with_capacity(HEADER);
         loop {
             bytes.clear();
-            let error = match self.stream(0..HEADER as u64).await {
+            let stream = self
+                .shared
+                .artifact
+                .stream(&patience, &self.digest, Some(range.clone()));
+            let error = match stream.await {
                 Err(error) => error,
                 Ok(mut stream) => loop {
                     match stream.chunk().await {
@@ -108,7 +191,7 @@ impl SealedBlob {
                     }
                 },
             };
-            let failed = |error| self.failed(0..HEADER as u64, error);
+            let failed = |error| self.failed(0, range.clone(), error);
             patience.after(error).await.map_err(failed)?;
         }
     }
@@ -121,31 +204,27 @@ impl SealedBlob {
         Header::parse(bytes).map_err(|error| self.fault(FileFault::Header(Cause::new(error))))
     }
 
-    async fn stream(&self, range: Range<u64>) -> Result<BlobStream, RegistryError> {
-        let Artifact {
-            registry, repository, ..
-        } = &self.artifact;
-        registry.blob_stream(repository, &self.digest, Some(range)).await
+    async fn connection(&self) -> Result<OwnedSemaphorePermit, WorkloadError> {
+        let permit = Arc::clone(&self.shared.connections).acquire_owned().await;
+        permit.map_err(|error| WorkloadError::internal("waiting for a connection", error))
     }
 
-    /// Sorts what the registry's client says about `range` by blame.
-    fn failed(&self, range: Range<u64>, error: RegistryError) -> WorkloadError {
+    /// Sorts what the registry's client says about `range`, which begins with `segment`.
+    fn failed(&self, segment: u32, range: Range<u64>, error: RegistryError) -> WorkloadError {
         match error {
-            RegistryError::ContentRange { .. } | RegistryError::Status { status: 416, .. } => {
+            RegistryError::ContentRange { status: 206, .. } | RegistryError::Status { status: 416, .. } => {
                 self.fault(FileFault::Missing {
+                    segment,
                     range,
                     expected: self.layout.ciphertext_len(),
                 })
             }
-            error => self.artifact.failed(error),
-        }
-    }
-
-    /// What became of a segment.
-    fn opened(&self, ended: Result<Result<(), OpenError>, JoinError>) -> Result<(), WorkloadError> {
-        match ended {
-            Ok(result) => result.map_err(|error| self.not_opened(error)),
-            Err(error) => Err(WorkloadError::internal("opening a segment", error)),
+            error => WorkloadError::Fetch {
+                model: self.model(),
+                path: self.path.clone(),
+                segment,
+                cause: Cause::new(error),
+            },
         }
     }
 
@@ -169,29 +248,81 @@ impl SealedBlob {
     }
 
     fn model(&self) -> String {
-        match &self.artifact.subject {
+        match &self.shared.artifact.subject {
             Subject::Model(name) | Subject::Image(name) => name.clone(),
         }
     }
 }
 
+/// A file that is being fetched.
+struct Blob {
+    name: Name,
+    opener: Opener,
+    /// Where a digest of the plaintext is wanted.
+    hashing: Option<Hashing>,
+}
+
+impl Blob {
+    /// Opens one segment; hashes what is complete with it. Blocks.
+    fn open(&self, sealed: Sealed<Piece>) -> Result<(), OpenError> {
+        let Sealed { segment, mut body, tag } = sealed;
+        self.opener.open_in_place(segment.index, &mut body, &tag)?;
+        if let Some(hashing) = &self.hashing {
+            hashing.settle(&segment, body);
+        }
+        Ok(())
+    }
+
+    /// Whether the file is whole, and its digest, if it is wanted.
+    fn finish(&self) -> Result<Option<Blake3Digest>, WorkloadError> {
+        self.opener.finish().map_err(|error| self.name.not_opened(error))?;
+        match &self.hashing {
+            None => Ok(None),
+            Some(hashing) => match hashing.finish() {
+                Some(digest) => Ok(Some(digest)),
+                None => Err(WorkloadError::internal("computing a digest", NoDigest)),
+            },
+        }
+    }
+
+    /// What became of a segment.
+    fn opened(&self, ended: Result<Result<(), OpenError>, JoinError>) -> Result<(), WorkloadError> {
+        match ended {
+            Ok(result) => result.map_err(|error| self.name.not_opened(error)),
+            Err(error) => Err(WorkloadError::internal("opening a segment", error)),
+        }
+    }
+}
+
+/// A leaf of the tree was not hashed.
+#[derive(Debug, thiserror::Error)]
+#[error("a part of the plaintext was not hashed")]
+struct NoDigest;
+
 /// Consecutive segments over one connection at a time.
 struct Stream {
-    blob: SealedBlob,
+    blob: Arc<Blob>,
     placer: Placer<Piece>,
-    opener: Arc<Opener>,
-    workers: Arc<Semaphore>,
 }
 
 impl Stream {
+    fn new(blob: &Arc<Blob>, segments: Vec<(Segment, Piece)>) -> Self {
+        Self {
+            blob: Arc::clone(blob),
+            placer: Placer::new(segments),
+        }
+    }
+
     async fn run(mut self) -> Result<(), WorkloadError> {
-        let mut patience = Patience::new();
+        let _connection = self.blob.name.connection().await?;
+        let mut patience = self.blob.name.shared.artifact.patience();
         let mut opening = JoinSet::new();
         while let Some(range) = self.placer.resume() {
             match self.connection(range.clone(), &mut opening, &mut patience).await {
                 Ok(()) => {}
                 Err(Broken::Registry(error)) => {
-                    let failed = |error| self.blob.failed(range, error);
+                    let segment = self.placer.current().unwrap_or_default();
+                    let failed = |error| self.blob.name.failed(segment, range, error);
                     patience.after(error).await.map_err(failed)?;
                 }
                 Err(Broken::Workload(error)) => return Err(error),
@@ -210,7 +341,8 @@ impl Stream {
         opening: &mut JoinSet<Result<(), OpenError>>,
         patience: &mut Patience,
     ) -> Result<(), Broken> {
-        let mut stream = self.blob.stream(range).await?;
+        let Name { shared, digest, .. } = &self.blob.name;
+        let mut stream = shared.artifact.stream(patience, digest, Some(range)).await?;
         while let Some(mut chunk) = stream.chunk().await? {
             while let Some(sealed) = self.placer.place(&mut chunk) {
                 patience.renew();
@@ -226,14 +358,13 @@ impl Stream {
         sealed: Sealed<Piece>,
         opening: &mut JoinSet<Result<(), OpenError>>,
     ) -> Result<(), WorkloadError> {
-        let permit = Arc::clone(&self.workers).acquire_owned().await;
+        let permit = Arc::clone(&self.blob.name.shared.workers).acquire_owned().await;
         let permit = permit.map_err(|error| WorkloadError::internal("waiting for a thread", error))?;
-        let opener = Arc::clone(&self.opener);
+        let blob = Arc::clone(&self.blob);
         opening.spawn_blocking(move || {
-            let Sealed { index, mut body, tag } = sealed;
-            let result = opener.open_in_place(index, &mut body, &tag);
-            // The memory before the permit: who has all permits knows that all memory is let go of.
-            drop(body);
+            // All memory is let go of before the permit: who has all permits knows that nobody has any.
+            let result = blob.open(sealed);
+            drop(blob);
             drop(permit);
             result
         });

@@ -11,6 +11,7 @@ use std::{
 };
 
 use cella_oci::Digest;
+use cella_seal::tree::Blake3Digest;
 
 use super::region::{FreezeError, Frozen, Region};
 use crate::workload::proc::{self, FileId, Mapping};
@@ -25,6 +26,8 @@ pub(crate) struct LockedFile {
     pub(crate) path: String,
     /// Digest of the plaintext, as the model's configuration has it, which the manifest's digest covers.
     pub(crate) digest: Option<Digest>,
+    /// BLAKE3 of the plaintext, where the policy asks for it.
+    pub(crate) blake3: Option<Blake3Digest>,
     /// Length in bytes.
     pub(crate) bytes: u64,
     /// Length of the mapping.
@@ -40,7 +43,13 @@ pub(crate) struct LockedFile {
 
 impl LockedFile {
     /// Locks `region`, the memory of the file at `at`, and checks that it is so. Blocks.
-    pub(crate) fn lock(path: &str, digest: Option<Digest>, at: &Path, region: Region) -> Result<Self, LockError> {
+    pub(crate) fn lock(
+        path: &str,
+        digest: Option<Digest>,
+        blake3: Option<Blake3Digest>,
+        at: &Path,
+        region: Region,
+    ) -> Result<Self, LockError> {
         let memory = region.freeze().map_err(LockError::Freeze)?;
         fs::set_permissions(at, Permissions::from_mode(0o444)).map_err(LockError::File)?;
         let id = FileId::of(&fs::metadata(at).map_err(LockError::File)?);
@@ -53,6 +62,7 @@ impl LockedFile {
         Ok(Self {
             path: path.to_owned(),
             digest,
+            blake3,
             bytes,
             mapped,
             locked,

@@ -1,13 +1,14 @@
 //! Models: pulled by the policy's digest, opened in place in locked memory, and shown only when every segment is right.
 //!
 //! ```text
-//!  manifest, configuration ─▶ room? ─▶ memory ─▶ keys ─▶ segments ─▶ lock, check ─▶ rename to ready
-//!  (digests; rules)           (sizes)  (populated)       (see `fetch`)              any failure: zeroed, removed
+//!  manifest, configuration ─▶ room? ─▶ memory ─▶ keys ─▶ segments ─▶ digest ─▶ lock, check ─▶ rename to ready
+//!  (digests; rules)           (sizes)  (populated)       (see `fetch`)                        any failure: zeroed, removed
 //! ```
 //! Name and version that go into the decryption come from the policy; what the manifest says is only compared. Sealed
 //! files are loaded, files in the clear are documentation and are left where they are.
 
 mod fetch;
+mod hashing;
 mod locked;
 mod region;
 mod segments;
@@ -28,15 +29,19 @@ use cella_oci::{
     Digest,
     modelpack::{self, Kind, MAX_CONFIG, ModelConfig, Rules, SealedLayer},
 };
-use cella_policy::ModelPolicy;
-use cella_seal::{DataKey, packet, place, stream::Layout};
+use cella_policy::{ModelDigest, ModelPolicy, Provenance};
+use cella_seal::{
+    DataKey, packet, place,
+    stream::Layout,
+    tree::{self, Blake3Digest},
+};
 use slog::{Logger, info, warn};
 use tokio::task::JoinSet;
 
 pub(crate) use locked::LockedFile;
 pub(crate) use region::HUGE_PAGE;
 
-use self::{fetch::SealedBlob, region::Region};
+use self::{fetch::SealedFile, region::Region};
 use super::{
     error::{Cause, FileFault, Subject, WorkloadError},
     keys::Keyring,
@@ -68,6 +73,8 @@ pub(crate) struct LoadedModel {
     pub(crate) directory: PathBuf,
     /// Its files.
     pub(crate) files: Vec<LockedFile>,
+    /// Of the plaintext, where the policy asks for one.
+    pub(crate) digest: Option<Blake3Digest>,
 }
 
 /// Everything that loading one model takes.
@@ -130,6 +137,7 @@ impl ModelPull {
             version: self.policy.version,
             artifact: self.policy.artifact.to_string(),
             directory,
+            digest: model_digest(files.iter().map(|file| (file.path.as_str(), file.blake3))),
             files,
         }))
     }
@@ -190,35 +198,73 @@ impl ModelPull {
         for plan in files {
             let at = loading.staging.path().join(&plan.layer.path);
             let region = region(&at, plan.layout.plaintext_len()).map_err(failed)?;
-            loading.files.push((plan, Arc::new(region)));
+            loading.files.push(LoadingFile {
+                plan,
+                region: Arc::new(region),
+                blake3: None,
+            });
         }
         Ok(loading)
     }
 
-    /// Memory, keys, content.
+    /// Memory, keys, content, and what the policy says of it.
     async fn load(&self, loading: &mut Loading, keys: Outcome<Arc<Keyring>>) -> Result<(), WorkloadError> {
-        for (_, region) in &loading.files {
-            self.populate(region).await?;
+        for file in &loading.files {
+            self.populate(&file.region).await?;
         }
         let unwrapped = {
             let keyring = keys.wait().await?;
-            let keys = loading.files.iter().map(|(plan, _)| self.key(plan, &keyring));
+            let keys = loading.files.iter().map(|file| self.key(&file.plan, &keyring));
             keys.collect::<Result<Vec<_>, _>>()?
         };
-        for ((plan, region), key) in loading.files.iter_mut().zip(unwrapped) {
-            let path = plan.layer.path.as_str();
-            let place = place::associated_data(&self.policy.name, path, self.policy.version);
-            let place = place.map_err(|error| self.artifact.content(error))?;
-            let blob = SealedBlob {
-                artifact: self.artifact.clone(),
-                path: path.to_owned(),
-                digest: plan.layer.descriptor.digest,
-                layout: plan.layout,
-            };
-            let region = Arc::get_mut(region).ok_or_else(|| WorkloadError::internal("loading a model", MemoryInUse))?;
-            blob.fill(region, &key, &place, self.parallel).await?;
+        let mut sealed = Vec::with_capacity(loading.files.len());
+        for (file, key) in loading.files.iter_mut().zip(unwrapped) {
+            sealed.push(self.sealed(file, key)?);
         }
+        let provenance = self.policy.provenance != Provenance::Sealed;
+        let digests = fetch::fill(&self.artifact, sealed, self.parallel, provenance).await?;
+        for (file, digest) in loading.files.iter_mut().zip(digests) {
+            file.blake3 = digest;
+        }
+        self.check_provenance(&loading.files)?;
         self.artifact.check_dates()
+    }
+
+    /// What is to be fetched of a file, and where to.
+    fn sealed(&self, file: &mut LoadingFile, key: DataKey) -> Result<SealedFile, WorkloadError> {
+        let FilePlan { layer, layout, .. } = &file.plan;
+        let path = layer.path.as_str();
+        let place = place::associated_data(&self.policy.name, path, self.policy.version);
+        let lengths = layout.iter().map(|segment| segment.plaintext_len());
+        let region = Arc::get_mut(&mut file.region).ok_or(MemoryInUse);
+        let region = region.map_err(|error| WorkloadError::internal("loading a model", error))?;
+        Ok(SealedFile {
+            path: path.to_owned(),
+            digest: layer.descriptor.digest,
+            layout: *layout,
+            key,
+            place: place.map_err(|error| self.artifact.content(error))?,
+            pieces: region
+                .pieces(lengths)
+                .map_err(|error| WorkloadError::internal("dividing memory", error))?,
+        })
+    }
+
+    /// Compares what was opened with the digest that the policy pins.
+    fn check_provenance(&self, files: &[LoadingFile]) -> Result<(), WorkloadError> {
+        let Provenance::Digest(Some(policy)) = self.policy.provenance else {
+            return Ok(());
+        };
+        let found = model_digest(files.iter().map(|file| (file.plan.layer.path.as_str(), file.blake3)));
+        match found.map(|found| ModelDigest(found.0)) {
+            Some(found) if found == policy => Ok(()),
+            Some(found) => Err(WorkloadError::Provenance {
+                model: self.policy.name.clone(),
+                found,
+                policy,
+            }),
+            None => Err(WorkloadError::internal("comparing a digest", NoDigest)),
+        }
     }
 
     fn key(&self, plan: &FilePlan, keyring: &Keyring) -> Result<DataKey, WorkloadError> {
@@ -252,7 +298,11 @@ impl ModelPull {
             result = result.and(ended);
         }
         // The memory was free a moment ago: something else took it.
-        result.map_err(|error| WorkloadError::internal("taking memory for a model", error))
+        result.map_err(|_| WorkloadError::ModelMemoryGone {
+            model: self.policy.name.clone(),
+            needs: region.len(),
+            free: memory::free().unwrap_or(0),
+        })
     }
 
     fn fault(&self, path: &str, fault: FileFault) -> WorkloadError {
@@ -276,8 +326,17 @@ struct FilePlan {
 /// A model between nothing and ready. Dropping it zeroes the memory first and removes the files then.
 #[derive(Debug)]
 struct Loading {
-    files: Vec<(FilePlan, Arc<Region>)>,
+    files: Vec<LoadingFile>,
     staging: Staging,
+}
+
+/// One file of it.
+#[derive(Debug)]
+struct LoadingFile {
+    plan: FilePlan,
+    region: Arc<Region>,
+    /// Of the plaintext, when it is there and where the policy asks for one.
+    blake3: Option<Blake3Digest>,
 }
 
 impl Loading {
@@ -285,11 +344,11 @@ impl Loading {
     fn finish(self) -> Result<(PathBuf, Vec<LockedFile>), WorkloadError> {
         let Self { files, staging } = self;
         let mut locked = Vec::with_capacity(files.len());
-        for (plan, region) in files {
+        for LoadingFile { plan, region, blake3 } in files {
             let region =
                 Arc::into_inner(region).ok_or_else(|| WorkloadError::internal("locking a model", MemoryInUse))?;
             let at = staging.path().join(&plan.layer.path);
-            let file = LockedFile::lock(plan.layer.path.as_str(), plan.digest, &at, region);
+            let file = LockedFile::lock(plan.layer.path.as_str(), plan.digest, blake3, &at, region);
             locked.push(file.map_err(|error| WorkloadError::internal("locking a model", error))?);
         }
         let directory = staging
@@ -297,6 +356,12 @@ impl Loading {
             .map_err(|error| WorkloadError::internal("publishing a model", error))?;
         Ok((directory, locked))
     }
+}
+
+/// The digest of a model whose files all have one.
+fn model_digest<'p>(files: impl Iterator<Item = (&'p str, Option<Blake3Digest>)>) -> Option<Blake3Digest> {
+    let files: Option<Vec<_>> = files.map(|(path, digest)| Some((path, digest?))).collect();
+    files.map(tree::model_digest)
 }
 
 /// Makes the file `at` with its directories and maps it.
@@ -325,6 +390,11 @@ struct WrongSize {
     found: u64,
     policy: u64,
 }
+
+/// A file has no digest where all have one.
+#[derive(Debug, thiserror::Error)]
+#[error("a file has no digest")]
+struct NoDigest;
 
 /// Memory is shared where it must not be.
 #[derive(Debug, thiserror::Error)]

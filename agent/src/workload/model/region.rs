@@ -6,7 +6,8 @@
 //! ```
 //!
 //! Content is written through [`Piece`]s only. Pieces do not overlap and each is owned by one task at a time, so segments
-//! are filled and opened in place by many threads without a copy. Every page is there before the first piece is handed
+//! are filled and opened in place by many threads without a copy. A piece that is given up for a [`Settled`] is written no more, and
+//! everybody may read it. Every page is there before the first piece is handed
 //! out: a lack of memory is an error of [`Region::populate`], never a signal while writing. A region that is dropped
 //! before or after it was frozen is zeroed first: no plaintext stays behind in pages that go back to the kernel.
 //!
@@ -59,6 +60,11 @@ impl Region {
             map: Arc::new(map),
             populated,
         })
+    }
+
+    /// Length of the file in bytes.
+    pub(crate) fn len(&self) -> u64 {
+        u64::try_from(self.map.len).unwrap_or(u64::MAX)
     }
 
     /// Number of parts for [`Region::populate`].
@@ -144,6 +150,40 @@ impl DerefMut for Piece {
         // only borrow. Nobody else writes to the file: it lies in a folder that only the agent reaches.
         unsafe { slice::from_raw_parts_mut(self.map.base.as_ptr().add(self.range.start), self.range.len()) }
     }
+}
+
+impl Piece {
+    /// Gives up writing: the bytes are final.
+    pub(crate) fn settle(self) -> Settled {
+        Settled(self)
+    }
+}
+
+/// What was a [`Piece`]: nobody writes to it any more.
+#[derive(Debug)]
+pub(crate) struct Settled(Piece);
+
+/// The bytes `range` of a region, which must lie within `settled`: consecutive pieces of it, in order.
+pub(crate) fn settled_bytes<'s>(
+    settled: impl IntoIterator<Item = &'s Settled>,
+    range: Range<usize>,
+) -> Option<&'s [u8]> {
+    let mut settled = settled.into_iter().map(|Settled(piece)| piece);
+    let first = settled.next().filter(|first| first.range.start <= range.start)?;
+    let mut end = first.range.end;
+    for next in settled {
+        if !Arc::ptr_eq(&next.map, &first.map) || next.range.start != end {
+            return None;
+        }
+        end = next.range.end;
+    }
+    if range.start > range.end || range.end > end {
+        return None;
+    }
+    // SAFETY: the range lies within the mapping's `len` bytes, as each of the pieces does (checked in `pieces`), and these cover it
+    // without a gap. All of them are borrowed for `'s`, so the mapping stays, and the only writable access there ever was to these
+    // bytes, the pieces themselves, was given up: pieces of one call do not overlap, and a second call is refused while these live.
+    Some(unsafe { slice::from_raw_parts(first.map.base.as_ptr().add(range.start), range.len()) })
 }
 
 /// Read-only, locked memory of one complete file.

@@ -18,8 +18,8 @@ pub(crate) struct Placer<P> {
 /// A complete segment that was not opened yet.
 #[derive(Debug)]
 pub(crate) struct Sealed<P> {
-    /// Its number.
-    pub(crate) index: u32,
+    /// Which.
+    pub(crate) segment: Segment,
     /// Ciphertext, where the plaintext belongs.
     pub(crate) body: P,
     /// Its tag.
@@ -44,9 +44,14 @@ impl<P: DerefMut<Target = [u8]>> Placer<P> {
         Some(body_start(first)..last.ciphertext.end)
     }
 
+    /// The first incomplete segment.
+    pub(crate) fn current(&self) -> Option<u32> {
+        self.queue.front().map(|(segment, _)| segment.index)
+    }
+
     /// Takes bytes up to the end of the segment at hand; gives the segment when it is complete.
     pub(crate) fn place(&mut self, bytes: &mut Bytes) -> Option<Sealed<P>> {
-        let (segment, body) = self.queue.front_mut()?;
+        let (_, body) = self.queue.front_mut()?;
         let length = body.len();
         while bytes.has_remaining() && self.filled < length + TAG {
             let rest = match self.filled.checked_sub(length) {
@@ -64,11 +69,10 @@ impl<P: DerefMut<Target = [u8]>> Placer<P> {
         if self.filled < length + TAG {
             return None;
         }
-        let index = segment.index;
         self.filled = 0;
-        let (_, body) = self.queue.pop_front()?;
+        let (segment, body) = self.queue.pop_front()?;
         Some(Sealed {
-            index,
+            segment,
             body,
             tag: self.tag,
         })
@@ -139,7 +143,7 @@ mod tests {
                 let segment = layout().segment(u32::try_from(at).unwrap()).unwrap();
                 let start = usize::try_from(body_start(&segment)).unwrap();
                 let end = usize::try_from(segment.ciphertext.end).unwrap();
-                assert_eq!(usize::try_from(sealed.index).unwrap(), at);
+                assert_eq!(usize::try_from(sealed.segment.index).unwrap(), at);
                 assert_eq!(sealed.body, file[start..end - TAG], "step {step}, segment {at}");
                 assert_eq!(sealed.tag, file[end - TAG..end]);
             }

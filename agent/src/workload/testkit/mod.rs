@@ -1,6 +1,7 @@
 //! What the tests of this module share: a real registry, images and sealed models pushed to it, policies that name them.
 
 pub(crate) mod image;
+pub(crate) mod liar;
 pub(crate) mod model;
 pub(crate) mod proxy;
 pub(crate) mod registry;
@@ -51,8 +52,30 @@ pub(crate) struct PolicyText {
     pub(crate) model: Option<(String, u64, u64)>,
 }
 
+/// The policy of a pod that has version `version` of the model `models/demo` alone. `more` are further lines of the model; `mirrors` are
+/// asked before the registry at `port`.
+pub(crate) fn model_policy(port: u16, mirrors: &[u16], model: (&str, u64, u64), more: &str) -> Policy {
+    let (artifact, version, bytes) = model;
+    let text = PolicyText {
+        port,
+        image: no_image(),
+        container: String::new(),
+        model: Some((artifact.to_owned(), version, bytes)),
+    };
+    let mirror = |port: &u16| format!("[[registry.mirror]]\nendpoint = \"http://127.0.0.1:{port}\"\n");
+    let mirrors: String = mirrors.iter().map(mirror).collect();
+    let text = text
+        .text()
+        .replacen("[[container]]", &format!("{mirrors}[[container]]"), 1);
+    Policy::parse(&format!("{text}{more}")).unwrap()
+}
+
 impl PolicyText {
     pub(crate) fn parse(&self) -> Policy {
+        Policy::parse(&self.text()).unwrap()
+    }
+
+    fn text(&self) -> String {
         let Self {
             port,
             image,
@@ -71,14 +94,13 @@ impl PolicyText {
             true => format!("[kbs]\nurl = \"https://127.0.0.1:1\"\nca = \"\"\"{PEM}\"\"\"\n"),
             false => String::new(),
         };
-        let text = format!(
+        format!(
             "version = 1\n{kbs}\
              [[registry]]\nname = \"localhost:5000\"\nendpoint = \"http://127.0.0.1:{port}\"\n\
              [[container]]\nname = \"server\"\nimage = \"{image}\"\nargs = [\"/server\"]\nenv = []\ncwd = \"/\"\n\
              user = {{ uid = 0, gid = 0, additional-gids = [] }}\n{container}\n{}",
             model.unwrap_or_default()
-        );
-        Policy::parse(&text).unwrap()
+        )
     }
 }
 

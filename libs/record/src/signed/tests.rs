@@ -31,8 +31,10 @@ pub(crate) fn record(key: &RecordKey) -> BootRecord {
                 path: "model.gguf".into(),
                 digest: format!("sha256:{}", "3".repeat(64)),
                 bytes: 1_716_800,
+                blake3: None,
                 locked_bytes: 2 << 20,
             }],
+            digest: None,
         }],
         broker: BrokerRecord {
             url: "https://kbs.example:8443".into(),

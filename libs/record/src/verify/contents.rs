@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use cella_attest::Bound;
-use cella_policy::{Policy, initdata};
+use cella_policy::{Policy, Provenance, initdata};
 
 use super::{Refusal, algorithm};
 use crate::record::BootRecord;
@@ -19,6 +19,7 @@ pub(super) fn check(record: &BootRecord, document: &[u8], bound: &Bound) -> Resu
         ("name and revision", revision(record) == policy.revision()),
         ("images", images(record) == policy_images(&policy)),
         ("models", models(record) == policy_models(&policy)),
+        ("models' digests", digests_agree(record, &policy)),
         ("keys", keys(record) == policy_keys(&policy)),
         (
             "broker",
@@ -71,6 +72,25 @@ fn policy_models(policy: &Policy) -> BTreeSet<(String, u64, String, u64)> {
         )
     };
     policy.models().iter().map(facts).collect()
+}
+
+/// Where the policy asks for a digest the record has one, where it pins one it is that, and nowhere else is there any.
+fn digests_agree(record: &BootRecord, policy: &Policy) -> bool {
+    policy.models().iter().all(|model| {
+        let mut found = record.models.iter().filter(|found| found.name == model.name);
+        let Some(found) = found.next() else { return false };
+        let (whole, files) = (found.digest.as_deref(), || {
+            found.files.iter().map(|file| file.blake3.is_some())
+        });
+        match model.provenance {
+            Provenance::Sealed => whole.is_none() && !files().any(|digest| digest),
+            Provenance::Digest(pin) => {
+                whole.is_some()
+                    && files().all(|digest| digest)
+                    && pin.is_none_or(|pin| whole == Some(&*pin.to_string()))
+            }
+        }
+    })
 }
 
 fn keys(record: &BootRecord) -> BTreeSet<String> {

@@ -174,3 +174,47 @@ fn locked_pages_cannot_be_paged_out() {
     let error = frozen.map.advise(0..frozen.map.span, libc::MADV_PAGEOUT).unwrap_err();
     assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
 }
+
+#[test]
+fn settled_pieces_are_read_as_one() {
+    let mount = Mount::new();
+    let mut region = filled(&mount, "a", 1000);
+    let pieces = region.pieces([300, 300, 400]).unwrap();
+    let settled: Vec<_> = (1u8..)
+        .zip(pieces)
+        .map(|(fill, mut piece)| {
+            piece.fill(fill);
+            piece.settle()
+        })
+        .collect();
+    let found = settled_bytes(&settled[..2], 100..600).unwrap();
+    assert_eq!(
+        (found.len(), found[0], found[199], found[200], found[499]),
+        (500, 1, 1, 2, 2)
+    );
+    assert_eq!(settled_bytes(&settled[1..2], 300..600).unwrap(), [2; 300]);
+    for (pieces, range) in [
+        (&settled[..2], 100..601),
+        (&settled[1..], 299..400),
+        (&settled[..0], 0..0),
+        (&settled[..], 0..usize::MAX),
+    ] {
+        assert!(settled_bytes(pieces, range).is_none());
+    }
+    assert!(
+        settled_bytes([&settled[0], &settled[2]], 0..300).is_none(),
+        "not consecutive"
+    );
+    let mut other = filled(&mount, "b", 1000);
+    let other: Vec<_> = other
+        .pieces([300, 700])
+        .unwrap()
+        .into_iter()
+        .map(Piece::settle)
+        .collect();
+    assert!(
+        settled_bytes([&settled[0], &other[1]], 0..1000).is_none(),
+        "not of one file"
+    );
+    assert!(matches!(region.freeze(), Err(FreezeError::InUse)));
+}
