@@ -3,6 +3,7 @@ use std::{fs, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use cella_tests::{process::wait_until, registry};
+use nix::libc;
 
 use crate::{
     Case,
@@ -14,6 +15,10 @@ pub(crate) const CASES: &[(&str, Case)] = &[
     ("a_signal_ends_it_with_128_plus_its_number", a_signal_ends_it),
     ("containerd_fetches_no_layer", containerd_fetches_no_layer),
     ("the_model_is_a_read_only_file_in_locked_memory", the_model_is_locked),
+    (
+        "a_container_cannot_change_or_lock_a_model",
+        the_model_is_nobodys_to_change,
+    ),
     ("the_process_is_confined", the_process_is_confined),
     ("no_plaintext_reaches_the_host", no_plaintext_reaches_the_host),
     ("the_guest_image_is_within_its_bounds", guest_image_is_small),
@@ -107,6 +112,37 @@ fn the_model_is_locked(f: &Fixture) -> Result<()> {
     );
     run.remove(&f.stack)?;
     ctr.wait()?;
+    Ok(())
+}
+
+fn the_model_is_nobodys_to_change(f: &Fixture) -> Result<()> {
+    let line = "model-probe; sha256sum /models/demo/demo.gguf; cat /proc/sys/vm/compact_unevictable_allowed | sed s/^/compaction=/";
+    let policy = f.allowed(&f.with_model(line))?;
+    let out = f.start(&policy, line).go(&f.stack)?;
+    let said = |what: &str| {
+        let mut lines = out.stdout.lines().filter_map(|line| line.split_once('='));
+        let number = lines.find_map(|(name, number)| (name == what).then(|| number.parse::<i32>()));
+        number
+            .with_context(|| format!("nothing of {what}: {out:?}"))?
+            .context("no number")
+    };
+    for (what, expected) in [
+        ("open-for-reading", 0),
+        ("map-for-reading", 0),
+        ("map-for-writing", libc::EACCES),
+        ("make-writable", libc::EACCES),
+        ("punch-a-hole", libc::EBADF),
+        ("memlock-limit", 0),
+        ("lock", libc::EPERM),
+        ("compaction", 0),
+    ] {
+        ensure!(said(what)? == expected, "{what}: {out:?}");
+    }
+    // The mount is read-only, and the file's mode too.
+    for what in ["open-for-writing", "truncate", "chmod", "unlink"] {
+        ensure!([libc::EROFS, libc::EACCES].contains(&said(what)?), "{what}: {out:?}");
+    }
+    ensure!(out.stdout.contains(&f.model_sha256), "the model was changed: {out:?}");
     Ok(())
 }
 

@@ -1,5 +1,5 @@
 //! What the cases share: a stack, an encrypted probe image, two sealed models, and their keys at the broker.
-use std::{fs, path::Path, sync::Mutex};
+use std::{fs, path::Path, process::Command, sync::Mutex};
 
 use crate::{Outcome, Run, Stack, Workload, workload::Written};
 use anyhow::{Context, Result, ensure};
@@ -45,6 +45,12 @@ impl Fixture {
             fs::create_dir_all(rootfs.join(dir))?;
         }
         fs::copy("/bin/busybox", rootfs.join("bin/busybox")).context("busybox-static")?;
+        let probe = concat!(env!("CARGO_MANIFEST_DIR"), "/e2e/model_probe.c");
+        let mut gcc = Command::new("gcc");
+        gcc.args(["-O1", "-static", "-o"])
+            .arg(rootfs.join("bin/model-probe"))
+            .arg(probe);
+        ensure!(gcc.status().context("gcc")?.success(), "the probe does not compile");
         let path = |name: &str| stack.path(name).to_string_lossy().into_owned();
         let (image_kek, model_kek, ca) = (
             path("image.kek"),
