@@ -4,12 +4,13 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
+use super::picture;
 use crate::terminal::escaped;
 
 /// Characters of a name or subject, and of a failure, that are shown.
 const MAX_TEXT: usize = 200;
-const HOST: u32 = 1;
-const GUEST: u32 = 2;
+pub(super) const HOST: u32 = 1;
+pub(super) const GUEST: u32 = 2;
 
 /// A step of the host's or a stage of the guest's, by its side's clock.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,12 +71,12 @@ pub(super) struct Trace {
 }
 
 /// A span on the host's clock.
-struct Placed<'a> {
-    process: u32,
-    lane: usize,
-    start_us: i64,
-    length_us: i64,
-    span: &'a Span,
+pub(super) struct Placed<'a> {
+    pub(super) process: u32,
+    pub(super) lane: usize,
+    pub(super) start_us: i64,
+    pub(super) length_us: i64,
+    pub(super) span: &'a Span,
 }
 
 impl Trace {
@@ -99,8 +100,9 @@ impl Trace {
 
     /// One line a span, in order of time.
     pub(super) fn summary(&self) -> String {
-        let mut text = String::from("START s   TOOK s  SIDE   STEP\n");
-        for placed in self.placed() {
+        let mut text = String::from("START s   TOOK s  SIDE   STEP (*: on the critical path)\n");
+        let placed = self.placed();
+        for (placed, critical) in placed.iter().zip(picture::critical(&placed)) {
             let side = if placed.process == HOST { "host" } else { "guest" };
             let step = format!(
                 "{} {}",
@@ -113,9 +115,10 @@ impl Trace {
                 _ => " (failed)",
             };
             let line = format!(
-                "{:>7}  {:>7}  {side:<5}  {}{state}",
+                "{:>7}  {:>7}  {side:<5} {}{}{state}",
                 seconds(placed.start_us),
                 seconds(placed.length_us),
+                if critical { '*' } else { ' ' },
                 step.trim_end()
             );
             text.push_str(&line);
@@ -124,7 +127,8 @@ impl Trace {
         text
     }
 
-    fn placed(&self) -> Vec<Placed<'_>> {
+    /// All spans in order of time.
+    pub(super) fn placed(&self) -> Vec<Placed<'_>> {
         let host_now = self.host_clock.shows_us;
         let guest_now = self.guest_clock.shows_us;
         let host = self.host.iter().map(|span| {
@@ -172,6 +176,10 @@ impl Trace {
 }
 
 impl Placed<'_> {
+    pub(super) fn end_us(&self) -> i64 {
+        self.start_us.saturating_add(self.length_us)
+    }
+
     fn event(&self) -> Value {
         let name = escaped(&self.span.name, MAX_TEXT);
         let mut args = serde_json::Map::new();
@@ -201,12 +209,12 @@ fn seconds(us: i64) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::time::Duration;
 
     use super::*;
 
-    fn span(name: &str, start_us: u64, end_us: impl Into<Option<u64>>) -> Span {
+    pub(in super::super) fn span(name: &str, start_us: u64, end_us: impl Into<Option<u64>>) -> Span {
         Span {
             name: name.to_owned(),
             subject: String::new(),
@@ -217,7 +225,7 @@ mod tests {
     }
 
     /// The guest's clock shows 2 s when the host's shows 5 s; it is asked 1 s later.
-    fn trace(host: Vec<Span>, guest: Vec<Span>) -> Trace {
+    pub(in super::super) fn trace(host: Vec<Span>, guest: Vec<Span>) -> Trace {
         let at = Instant::now();
         let clock = |at, shows_us| Clock {
             at,

@@ -5,6 +5,7 @@
 //! names. A guest's clock that runs faster or slower than the host's shows as stages that end outside of the host's steps.
 
 mod chrome;
+mod picture;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -27,6 +28,9 @@ pub(crate) struct TraceArgs {
     /// Writes the trace to a file, for chrome://tracing or <https://ui.perfetto.dev>, and prints a summary instead.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
+    /// Draws it, the critical path outlined, into a file (SVG), and prints a summary instead.
+    #[arg(long, value_name = "FILE")]
+    picture: Option<PathBuf>,
 }
 
 /// Asks shim and guest.
@@ -51,13 +55,16 @@ pub(crate) async fn run(args: &TraceArgs) -> Result<String, TraceError> {
         guest_clock: clock.showing(status.now_us),
     };
     let json = trace.render();
-    match &args.out {
-        None => Ok(json),
-        Some(path) => {
-            files::write(path, json.as_bytes())?;
-            Ok(trace.summary())
-        }
+    if let Some(path) = &args.out {
+        files::write(path, json.as_bytes())?;
     }
+    if let Some(path) = &args.picture {
+        files::write(path, picture::render(&trace).as_bytes())?;
+    }
+    if args.out.is_none() && args.picture.is_none() {
+        return Ok(json);
+    }
+    Ok(trace.summary())
 }
 
 /// What a shim says.
