@@ -146,7 +146,7 @@ mod tests {
     /// A policy that lets the host reach one port.
     fn forwarder(port: u16) -> Forwarder {
         let policy = include_str!("../tests/common/policy.toml");
-        let policy = policy.replacen("[kbs]", &format!("[pod]\nforward-ports = [{port}]\n\n[kbs]"), 1);
+        let policy = policy.replacen("[pod]\n", &format!("[pod]\nforward-ports = [{port}]\n"), 1);
         let (policy, events) = (Policy::parse(&policy).unwrap(), Events::new());
         let ingress = Ingress::new(&policy, events.clone());
         let log = Logger::root(slog::Discard, slog::o!());

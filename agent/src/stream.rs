@@ -12,6 +12,7 @@
 //!    └── claim limit, or withdrawn with its container ──▶ output dropped, input closed
 //! ```
 
+mod meter;
 mod terminal;
 
 use std::{
@@ -31,6 +32,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
+pub use meter::{Meter, PERIOD};
 pub use terminal::{Master, Pending, Terminal};
 
 /// The agent's end of one pipe.
@@ -103,6 +105,19 @@ impl Streams {
             Pipe::TerminalOutput(pending) => drop(tokio::spawn(async {
                 if let Some(master) = opened(pending).await {
                     discard(master).await;
+                }
+            })),
+            Pipe::Input(_) | Pipe::TerminalInput(_) => {}
+        }
+    }
+
+    /// The same for output that the host may know of and not read: `meter` tells how much there was. Needs a runtime.
+    pub fn meter_output(&self, pipe: Pipe, meter: Meter) {
+        match pipe {
+            Pipe::Output(output) => drop(tokio::spawn(meter.run(output))),
+            Pipe::TerminalOutput(pending) => drop(tokio::spawn(async {
+                if let Some(master) = opened(pending).await {
+                    meter.run(master).await;
                 }
             })),
             Pipe::Input(_) | Pipe::TerminalInput(_) => {}

@@ -7,124 +7,25 @@
 )]
 
 mod common;
+mod host;
 
 use std::sync::Arc;
 
-use cella_agent::{
-    api::{AgentService, RefusingAgent},
-    boot::{BootError, BootInfo},
-    evidence::{EvidenceError, EvidenceSource},
+use cella_agent::{api::RefusingAgent, boot::BootError};
+use cella_policy::initdata::digests;
+use cella_protos::agent::{
+    ConfigureNetworkRequest, ContainerStatsRequest, CreateContainerRequest, DeleteContainerRequest,
+    FreezeContainerRequest, HelloRequest, Interface, ListProcessesRequest, NextEventRequest, PutVolumeRequest,
+    ShutdownRequest, SignalContainerRequest, StartContainerRequest, StatusRequest, UpdateContainerRequest, VolumeFile,
+    WaitContainerRequest,
 };
-use cella_attest::{GuestEvidence, Launched, Tee};
-use cella_http::TrustedTime;
-use cella_policy::{Policy, initdata::digests};
-use cella_protos::{
-    agent::{
-        ConfigureNetworkRequest, ContainerSpec, ContainerStatsRequest, CreateContainerRequest, DeleteContainerRequest,
-        FreezeContainerRequest, HelloRequest, Interface, ListProcessesRequest, NextEventRequest, PutVolumeRequest,
-        ShutdownRequest, SignalContainerRequest, StartContainerRequest, StatusRequest, UpdateContainerRequest, User,
-        VolumeFile, WaitContainerRequest,
-    },
-    agent_ttrpc::{Agent, AgentClient, create_agent},
-};
-use cella_record::RecordKey;
-use common::{IMAGE, Machine, POLICY};
-use protobuf::MessageField;
-use slog::Logger;
-use tempfile::TempDir;
-use tokio::sync::Notify;
-use ttrpc::{
-    Code,
-    asynchronous::{Client, Server},
-    context::{Context, with_timeout},
-};
-
-struct Host {
-    client: AgentClient,
-    end: Arc<Notify>,
-    _server: Server,
-    _dir: TempDir,
-}
-
-struct NoEvidence;
-
-impl EvidenceSource for NoEvidence {
-    fn launched(&self) -> Result<Launched, EvidenceError> {
-        panic!("the launch was asked for")
-    }
-
-    fn quote(&self, _: &[u8; 64]) -> Result<GuestEvidence, EvidenceError> {
-        panic!("evidence was asked for")
-    }
-}
-
-async fn connect(agent: impl FnOnce(Arc<Notify>) -> Arc<dyn Agent + Send + Sync>) -> Host {
-    let dir = tempfile::tempdir().unwrap();
-    let address = format!("unix://{}", dir.path().join("agent").display());
-    let end = Arc::new(Notify::new());
-    let service = create_agent(agent(Arc::clone(&end)));
-    let mut server = Server::new().bind(&address).unwrap().register_service(service);
-    server.start().await.unwrap();
-    let client = AgentClient::new(Client::connect(&address).await.unwrap());
-    Host {
-        client,
-        end,
-        _server: server,
-        _dir: dir,
-    }
-}
-
-async fn serving(machine: &Machine) -> Host {
-    let boot = BootInfo {
-        initdata_text: POLICY.into(),
-        digests: digests(POLICY.as_bytes()),
-        policy: Policy::parse(POLICY).unwrap(),
-        tee: Tee::Snp,
-        evidence: Arc::new(NoEvidence),
-        time: TrustedTime::unknown(),
-        record_key: RecordKey::generate().unwrap(),
-    };
-    let (containers, stages) = (machine.containers.clone(), machine.stages.clone());
-    let log = Logger::root(slog::Discard, slog::o!());
-    connect(|end| Arc::new(AgentService::new(Arc::new(boot), containers, stages, end, log))).await
-}
-
-fn context() -> Context {
-    with_timeout(10_000_000_000)
-}
-
-fn allowed() -> CreateContainerRequest {
-    CreateContainerRequest {
-        id: "c1".into(),
-        images: vec![IMAGE.into()],
-        spec: MessageField::some(ContainerSpec {
-            args: vec!["/bin/true".into()],
-            env: vec!["PATH=/usr/bin:/bin".into(), "HOME=/tmp".into()],
-            cwd: "/".into(),
-            user: MessageField::some(User {
-                uid: 65534,
-                gid: 65534,
-                ..Default::default()
-            }),
-            readonly_rootfs: true,
-            ..Default::default()
-        }),
-        stdout: true,
-        ..Default::default()
-    }
-}
-
-#[track_caller]
-fn refused<T: std::fmt::Debug>(result: ttrpc::Result<T>) -> (Code, String) {
-    match result.unwrap_err() {
-        ttrpc::Error::RpcStatus(status) => (status.code(), status.message().to_owned()),
-        other => panic!("{other:?}"),
-    }
-}
+use common::{Machine, POLICY};
+use host::{Host, allowed, context, refused};
+use ttrpc::Code;
 
 #[tokio::test]
 async fn hello_tells_version_and_policy() {
-    let host = serving(&Machine::new()).await;
+    let host = Host::serving(&Machine::new()).await;
     let hello = host.client.hello(context(), &HelloRequest::new()).await.unwrap();
     assert_eq!(hello.agent_version, env!("CARGO_PKG_VERSION"));
     assert_eq!(hello.initdata_digest, digests(POLICY.as_bytes()).sha256);
@@ -133,7 +34,7 @@ async fn hello_tells_version_and_policy() {
 #[tokio::test]
 async fn t1_what_the_policy_does_not_name_is_denied() {
     let machine = Machine::new();
-    let host = serving(&machine).await;
+    let host = Host::serving(&machine).await;
     type Change = fn(&mut CreateContainerRequest);
     let cases: [(Change, &str); 5] = [
         (
@@ -168,7 +69,7 @@ async fn t1_what_the_policy_does_not_name_is_denied() {
 
 #[tokio::test]
 async fn states_and_ids_are_checked() {
-    let host = serving(&Machine::new()).await;
+    let host = Host::serving(&Machine::new()).await;
     let start = StartContainerRequest {
         id: "c1".into(),
         ..Default::default()
@@ -226,7 +127,7 @@ async fn states_and_ids_are_checked() {
 
 #[tokio::test]
 async fn t10_a_malformed_network_changes_nothing() {
-    let host = serving(&Machine::new()).await;
+    let host = Host::serving(&Machine::new()).await;
     let interface = Interface {
         name: "../x".into(),
         ..Default::default()
@@ -243,7 +144,7 @@ async fn t10_a_malformed_network_changes_nothing() {
 
 #[tokio::test]
 async fn certificates_that_are_none_are_refused_before_the_network_is_set() {
-    let host = serving(&Machine::new()).await;
+    let host = Host::serving(&Machine::new()).await;
     let request = ConfigureNetworkRequest {
         certificates: vec![vec![0x30; 4097]],
         ..Default::default()
@@ -255,7 +156,7 @@ async fn certificates_that_are_none_are_refused_before_the_network_is_set() {
 
 #[tokio::test]
 async fn status_shows_containers_and_memory() {
-    let host = serving(&Machine::new()).await;
+    let host = Host::serving(&Machine::new()).await;
     host.client.create_container(context(), &allowed()).await.unwrap();
     let status = host.client.status(context(), &StatusRequest::new()).await.unwrap();
     assert_eq!(
@@ -267,7 +168,7 @@ async fn status_shows_containers_and_memory() {
 
 #[tokio::test]
 async fn a_shutdown_is_answered_before_the_end() {
-    let host = serving(&Machine::new()).await;
+    let host = Host::serving(&Machine::new()).await;
     host.client.shutdown(context(), &ShutdownRequest::new()).await.unwrap();
     host.end.notified().await;
 }
@@ -275,7 +176,7 @@ async fn a_shutdown_is_answered_before_the_end() {
 #[tokio::test]
 async fn a_fatal_refusal_is_the_answer_to_everything_and_ends_the_guest() {
     let refusal = BootError::from(cella_agent::initdata::DiskError::Missing);
-    let host = connect(|end| Arc::new(RefusingAgent::new(&refusal, end))).await;
+    let host = Host::connect(|end| Arc::new(RefusingAgent::new(&refusal, end))).await;
     let expected = (
         Code::FAILED_PRECONDITION,
         "no disk with the serial number initdata is attached".to_owned(),
@@ -303,7 +204,7 @@ async fn a_model_that_does_not_fit_leaves_the_guest_up_to_say_so() {
         reserve: 96 << 20,
         total: 512 << 20,
     };
-    let host = connect(|end| Arc::new(RefusingAgent::new(&refusal, end))).await;
+    let host = Host::connect(|end| Arc::new(RefusingAgent::new(&refusal, end))).await;
     let (code, message) = refused(host.client.hello(context(), &HelloRequest::new()).await);
     assert_eq!(code, Code::RESOURCE_EXHAUSTED);
     assert!(message.contains("1024 MiB") && message.contains("512 MiB"), "{message}");
@@ -313,7 +214,7 @@ async fn a_model_that_does_not_fit_leaves_the_guest_up_to_say_so() {
 
 #[tokio::test]
 async fn t1_what_is_denied_becomes_an_event() {
-    let host = serving(&Machine::new()).await;
+    let host = Host::serving(&Machine::new()).await;
     let waiting = {
         let client = host.client.clone();
         tokio::spawn(async move { client.next_event(context(), &NextEventRequest::new()).await })
@@ -353,7 +254,7 @@ async fn t1_what_is_denied_becomes_an_event() {
 
 #[tokio::test]
 async fn t10_volumes_limits_and_parameters_have_a_form() {
-    let host = serving(&Machine::new()).await;
+    let host = Host::serving(&Machine::new()).await;
     for (name, kind, path) in [
         ("../v", "hosts", ""),
         ("v", "host-path", ""),
@@ -391,7 +292,7 @@ async fn t10_volumes_limits_and_parameters_have_a_form() {
 
 #[tokio::test]
 async fn what_is_not_there_cannot_be_measured_and_what_does_not_run_cannot_be_frozen() {
-    let host = serving(&Machine::new()).await;
+    let host = Host::serving(&Machine::new()).await;
     let stats = ContainerStatsRequest {
         id: "c1".into(),
         ..Default::default()

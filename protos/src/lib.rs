@@ -19,30 +19,27 @@ pub const SIM_PLATFORM_PORT: u32 = 1027;
 mod tests {
     /// Kata's agent has 42. Each new one is a decision (docs/adr/0001-agent-api.md).
     #[test]
-    fn the_host_may_ask_for_seventeen_things() {
+    fn t2_each_call_stands_in_the_specification_with_its_reason() {
         let calls: Vec<_> = include_str!("../proto/agent.proto")
             .lines()
             .filter_map(|line| line.trim().strip_prefix("rpc ")?.split('(').next())
             .collect();
-        let documented = [
-            "Hello",
-            "ConfigureNetwork",
-            "CreateContainer",
-            "StartContainer",
-            "ExecProcess",
-            "WaitContainer",
-            "SignalContainer",
-            "ResizeTerminal",
-            "FreezeContainer",
-            "UpdateContainer",
-            "ContainerStats",
-            "PutVolume",
-            "DeleteContainer",
-            "NextEvent",
-            "ListProcesses",
-            "Status",
-            "Shutdown",
-        ];
+        assert_eq!(calls.len(), 17);
+        let after = SPECIFICATION
+            .lines()
+            .skip_while(|line| *line != "## The agent's API")
+            .skip(1);
+        let section = after.take_while(|line| !line.starts_with("## "));
+        let rows: Vec<Vec<&str>> = section
+            .filter(|line| line.starts_with("| `"))
+            .map(|line| line.trim_matches('|').split('|').map(str::trim).collect())
+            .collect();
+        let documented: Vec<String> = rows.iter().map(|row| row[0].trim_matches('`').to_owned()).collect();
         assert_eq!(calls, documented);
+        for row in rows {
+            assert!(row.len() == 3 && row.iter().all(|cell| !cell.is_empty()), "{row:?}");
+        }
     }
+
+    const SPECIFICATION: &str = include_str!("../../docs/specification.md");
 }

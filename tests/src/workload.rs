@@ -93,7 +93,14 @@ impl Workload {
                 quoted(&self.args)
             },
         );
+        // What most cases look at is what the container prints, and what the agent does for the operator.
+        if !self.container.contains("stdio") {
+            text += "stdio = \"allow\"\n";
+        }
         text += &self.container;
+        if !self.container.contains("[pod]") {
+            text += "[pod]\ncalls = [\"pause\", \"update\", \"processes\"]\nstats = \"exact\"\n";
+        }
         if let Some((artifact, key, name, version)) = &self.model {
             text += &format!(
                 "[[container.mount]]\ndestination = \"/models/demo\"\nmodel = {name:?}\n\

@@ -9,6 +9,7 @@ mod error;
 mod pod;
 mod refusal;
 mod service;
+mod stats;
 mod status;
 
 use std::{sync::Arc, time::Duration};

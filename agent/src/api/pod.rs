@@ -1,22 +1,22 @@
-//! What the host asks of the pod rather than of one process: its network, volumes, limits, statistics, events.
+//! What the host asks of the pod rather than of one process: its network, volumes, limits, events.
 
 use std::{fs, sync::Arc};
 
 use cella_policy::{
-    Policy,
-    check::{check_pod, check_volume},
+    Call, Policy,
+    check::{check_call, check_pod, check_volume},
 };
 use cella_protos::agent::{
-    ConfigureNetworkRequest, ContainerStatsRequest, ContainerStatsResponse, CpuStats, FreezeContainerRequest, IoStats,
-    MemoryStats, NetworkStats, NextEventRequest, NextEventResponse, PutVolumeRequest, UpdateContainerRequest,
+    ConfigureNetworkRequest, FreezeContainerRequest, NextEventRequest, NextEventResponse, Output, PutVolumeRequest,
+    UpdateContainerRequest,
 };
 use protobuf::MessageField;
 
 use super::{ApiError, service::id};
 use crate::{
-    container::{Containers, CpuUse, IoUse, Limits, Machine, MemoryUse, NetworkUse, Stats},
+    container::{Containers, Limits, Machine},
     network::{self, NetworkError, NetworkPlan},
-    pod::{self, Event, Pod, PodError, Sysctl},
+    pod::{self, Event, EventKind, Pod, PodError, Sysctl},
     volume::{Content, VolumeName},
 };
 
@@ -66,93 +66,36 @@ pub(super) async fn put_volume(policy: &Policy, pod: &Pod, request: PutVolumeReq
         .map_err(ApiError::Volume)
 }
 
-pub(super) async fn freeze(containers: &Containers, request: &FreezeContainerRequest) -> Result<(), ApiError> {
+pub(super) async fn freeze(
+    policy: &Policy,
+    containers: &Containers,
+    request: &FreezeContainerRequest,
+) -> Result<(), ApiError> {
+    check_call(policy.pod(), Call::Pause).map_err(ApiError::Denied)?;
     let frozen = containers.freeze(&id(&request.id)?, request.frozen).await;
     frozen.map_err(ApiError::Container)
 }
 
-pub(super) fn update(containers: &Containers, request: &UpdateContainerRequest) -> Result<(), ApiError> {
+pub(super) fn update(
+    policy: &Policy,
+    containers: &Containers,
+    request: &UpdateContainerRequest,
+) -> Result<(), ApiError> {
+    check_call(policy.pod(), Call::Update).map_err(ApiError::Denied)?;
     let id = id(&request.id)?;
     let machine = Machine::here();
     let limits = Limits::parse(&request.resources, machine).map_err(ApiError::Limits)?;
     containers.update(&id, &limits, machine).map_err(ApiError::Container)
 }
 
-pub(super) fn stats(
-    containers: &Containers,
-    request: &ContainerStatsRequest,
-) -> Result<ContainerStatsResponse, ApiError> {
-    let stats = match request.id.as_str() {
-        "" => containers.pod_stats(),
-        text => containers.stats(&id(text)?),
-    };
-    stats.map(stats_message).map_err(ApiError::Container)
+/// The numbers of a container's processes.
+pub(super) fn processes(policy: &Policy, containers: &Containers, text: &str) -> Result<Vec<u32>, ApiError> {
+    check_call(policy.pod(), Call::Processes).map_err(ApiError::Denied)?;
+    id(text).and_then(|id| containers.processes(&id).map_err(ApiError::Container))
 }
 
 pub(super) async fn next_event(pod: &Pod, request: &NextEventRequest) -> NextEventResponse {
     event_message(pod.events().next(request.after).await, request.after)
-}
-
-fn stats_message(stats: Stats) -> ContainerStatsResponse {
-    ContainerStatsResponse {
-        cpu: MessageField::some(cpu(stats.cpu)),
-        memory: MessageField::some(memory(stats.memory)),
-        pids: stats.pids,
-        pids_limit: stats.pids_limit,
-        io: stats.io.into_iter().map(io).collect(),
-        networks: NetworkUse::of_the_pod().into_iter().map(network).collect(),
-        ..Default::default()
-    }
-}
-
-fn cpu(cpu: CpuUse) -> CpuStats {
-    CpuStats {
-        usage_us: cpu.usage_us,
-        user_us: cpu.user_us,
-        system_us: cpu.system_us,
-        periods: cpu.periods,
-        throttled_periods: cpu.throttled_periods,
-        throttled_us: cpu.throttled_us,
-        ..Default::default()
-    }
-}
-
-fn memory(memory: MemoryUse) -> MemoryStats {
-    MemoryStats {
-        usage_bytes: memory.usage_bytes,
-        limit_bytes: memory.limit_bytes,
-        peak_bytes: memory.peak_bytes,
-        stat: memory.stat.into_iter().collect(),
-        events: memory.events.into_iter().collect(),
-        ..Default::default()
-    }
-}
-
-fn io(io: IoUse) -> IoStats {
-    IoStats {
-        major: io.major,
-        minor: io.minor,
-        read_bytes: io.read_bytes,
-        written_bytes: io.written_bytes,
-        reads: io.reads,
-        writes: io.writes,
-        ..Default::default()
-    }
-}
-
-fn network(network: NetworkUse) -> NetworkStats {
-    NetworkStats {
-        name: network.name,
-        received_bytes: network.received_bytes,
-        received_packets: network.received_packets,
-        receive_errors: network.receive_errors,
-        receive_dropped: network.receive_dropped,
-        sent_bytes: network.sent_bytes,
-        sent_packets: network.sent_packets,
-        send_errors: network.send_errors,
-        send_dropped: network.send_dropped,
-        ..Default::default()
-    }
 }
 
 fn event_message(event: Event, after: u64) -> NextEventResponse {
@@ -165,6 +108,16 @@ fn event_message(event: Event, after: u64) -> NextEventResponse {
         text: event.text,
         at_unix_ns: i64::try_from(since.as_nanos()).unwrap_or(0),
         lost: event.number.saturating_sub(after).saturating_sub(1),
+        output: match event.kind {
+            EventKind::Output(amount) => MessageField::some(Output {
+                stream: amount.stream.to_owned(),
+                lines: amount.lines,
+                bytes: amount.bytes,
+                ended: amount.ended,
+                ..Default::default()
+            }),
+            _ => MessageField::none(),
+        },
         ..Default::default()
     }
 }

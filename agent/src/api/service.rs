@@ -22,7 +22,7 @@ use slog::{Logger, info, warn};
 use tokio::sync::Notify;
 use ttrpc::asynchronous::TtrpcContext;
 
-use super::{ApiError, convert, one_line, pod, status};
+use super::{ApiError, convert, one_line, pod, stats::StatsDesk, status};
 use crate::{
     boot::BootInfo,
     container::{ContainerId, Containers, Creation, Ended, ExecCreation, Limits, Machine, ProcessId, StreamNumbers},
@@ -39,6 +39,7 @@ pub struct AgentService {
     stages: StageLog,
     pod: tokio::sync::Mutex<()>,
     network: OnceLock<(Arc<NetworkPlan>, Workload)>,
+    stats: StatsDesk,
     end: Arc<Notify>,
     log: Logger,
 }
@@ -52,6 +53,7 @@ impl AgentService {
             stages,
             pod: tokio::sync::Mutex::default(),
             network: OnceLock::new(),
+            stats: StatsDesk::default(),
             end,
             log,
         }
@@ -247,13 +249,13 @@ impl Agent for AgentService {
     }
 
     async fn freeze_container(&self, _: &TtrpcContext, request: FreezeContainerRequest) -> ttrpc::Result<Empty> {
-        let frozen = pod::freeze(&self.containers, &request).await;
-        self.answer("FreezeContainer", frozen.map(|()| Empty::new()))
+        let frozen = pod::freeze(&self.boot.policy, &self.containers, &request).await;
+        self.answer_for("FreezeContainer", &request.id, "", frozen.map(|()| Empty::new()))
     }
 
     async fn update_container(&self, _: &TtrpcContext, request: UpdateContainerRequest) -> ttrpc::Result<Empty> {
-        let updated = pod::update(&self.containers, &request);
-        self.answer("UpdateContainer", updated.map(|()| Empty::new()))
+        let updated = pod::update(&self.boot.policy, &self.containers, &request);
+        self.answer_for("UpdateContainer", &request.id, "", updated.map(|()| Empty::new()))
     }
 
     async fn container_stats(
@@ -261,7 +263,8 @@ impl Agent for AgentService {
         _: &TtrpcContext,
         request: ContainerStatsRequest,
     ) -> ttrpc::Result<ContainerStatsResponse> {
-        self.answer("ContainerStats", pod::stats(&self.containers, &request))
+        let stats = self.stats.answer(&self.boot.policy, &self.containers, &request);
+        self.answer_for("ContainerStats", &request.id, "", stats)
     }
 
     async fn put_volume(&self, _: &TtrpcContext, request: PutVolumeRequest) -> ttrpc::Result<Empty> {
@@ -294,9 +297,11 @@ impl Agent for AgentService {
         _: &TtrpcContext,
         request: ListProcessesRequest,
     ) -> ttrpc::Result<ListProcessesResponse> {
-        let pids = id(&request.id).and_then(|id| self.containers.processes(&id).map_err(ApiError::Container));
-        self.answer(
+        let pids = pod::processes(&self.boot.policy, &self.containers, &request.id);
+        self.answer_for(
             "ListProcesses",
+            &request.id,
+            "",
             pids.map(|pids| ListProcessesResponse {
                 pids,
                 ..Default::default()

@@ -2,9 +2,11 @@
 
 use std::fs;
 
+use cella_policy::Stats;
 use cella_protos::agent::{Container, Ingress, Memory, Stage, StatusResponse};
 use protobuf::MessageField;
 
+use super::stats::MEMORY_STEP;
 use crate::{
     boot::BootInfo,
     container::Containers,
@@ -25,7 +27,7 @@ pub(super) fn response(
         now_us: boot_time_us(),
         initdata_digest: boot.digests.sha256.to_vec(),
         stages: stages.snapshot().into_iter().map(stage).collect(),
-        memory: MessageField::some(memory()),
+        memory: MessageField::some(memory(boot.policy.pod().stats)),
         ingress: MessageField::some(Ingress {
             missing: containers.ingress().missing().iter().map(ToString::to_string).collect(),
             ..Default::default()
@@ -65,12 +67,16 @@ fn stage(record: crate::stage::StageRecord) -> Stage {
     }
 }
 
-fn memory() -> Memory {
+/// Of what is free as much as the host may know of what is used: coarse unless statistics are exact.
+fn memory(stats: Stats) -> Memory {
     let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let own = fs::read_to_string("/proc/self/status").unwrap_or_default();
     Memory {
         total_bytes: kib(&meminfo, "MemTotal:"),
-        available_bytes: kib(&meminfo, "MemAvailable:"),
+        available_bytes: match (stats, kib(&meminfo, "MemAvailable:")) {
+            (Stats::Exact, available) => available,
+            (_, available) => available.saturating_sub(available.checked_rem(MEMORY_STEP).unwrap_or(0)),
+        },
         mlocked_bytes: kib(&meminfo, "Mlocked:"),
         swap_total_bytes: kib(&meminfo, "SwapTotal:"),
         agent_rss_bytes: kib(&own, "VmRSS:"),
@@ -99,6 +105,9 @@ mod tests {
         assert_eq!(kib(text, "MemTotal:"), 2 << 20);
         assert_eq!(kib(text, "MemFree:"), 0);
         assert_eq!(kib(text, "SwapTotal:"), 0);
-        assert!(memory().total_bytes > 0 && memory().agent_rss_bytes > 0);
+        assert!(memory(Stats::Exact).total_bytes > 0 && memory(Stats::Exact).agent_rss_bytes > 0);
+        for stats in [Stats::Deny, Stats::Coarse] {
+            assert_eq!(memory(stats).available_bytes % MEMORY_STEP, 0);
+        }
     }
 }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use cella_policy::{
-    ContainerPolicy, Rule, Stdio,
+    ContainerPolicy, Rule,
     check::{Admission, AdmittedProcess, check_signal},
 };
 use slog::{info, warn};
@@ -111,7 +111,8 @@ impl Instance {
         let group = setting.cgroups.as_ref().map(|root| root.group(&id, &limits));
         let cgroup = group.transpose().map_err(ContainerError::Cgroup)?;
         let first = id.first_process();
-        let pipes = pipes::make(wanted, process.terminal, policy.stdio, &setting.streams);
+        let outlet = setting.outlet(policy, &first);
+        let pipes = pipes::make(wanted, process.terminal, &outlet, &setting.streams);
         let pipes = pipes.map_err(|source| ContainerError::Pipe {
             process: first.clone(),
             source,
@@ -186,7 +187,8 @@ impl Instance {
                 limit: MAX_EXECS,
             });
         }
-        let pipes = pipes::make(wanted, admitted.terminal, self.policy.stdio, &self.setting.streams);
+        let outlet = self.setting.outlet(&self.policy, &id);
+        let pipes = pipes::make(wanted, admitted.terminal, &outlet, &self.setting.streams);
         let pipes = pipes.map_err(|source| ContainerError::Pipe {
             process: id.clone(),
             source,
@@ -359,7 +361,7 @@ impl Instance {
     /// What its programs have left to be told, where the policy lets anything out.
     pub(super) fn last_words(&self) -> Vec<u8> {
         match &self.last_words {
-            Some(words) if self.policy.stdio == Stdio::Allow => words.read(),
+            Some(words) if self.policy.stdio.tells_last_words() => words.read(),
             _ => Vec::new(),
         }
     }

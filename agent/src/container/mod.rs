@@ -57,6 +57,7 @@ use crate::{
 };
 use cgroup::Cgroup;
 use instance::Instance;
+use pipes::Outlet;
 
 /// Where a container's root and models come from.
 #[async_trait]
@@ -308,6 +309,15 @@ impl Containers {
 impl Setting {
     fn bundle(&self, id: &ContainerId) -> PathBuf {
         self.state_dir.join(id.as_str())
+    }
+
+    /// What gets out of a process of a container.
+    fn outlet(&self, policy: &ContainerPolicy, process: &ProcessId) -> Outlet {
+        Outlet {
+            policy: policy.stdio,
+            events: self.pod.events().clone(),
+            process: process.clone(),
+        }
     }
 
     fn make_bundle(&self, id: &ContainerId) -> Result<PathBuf, ContainerError> {

@@ -2,13 +2,15 @@
 
 use std::{io, os::fd::OwnedFd};
 
-use cella_policy::Stdio as StdioPolicy;
+use cella_policy::{Output, Stdio as StdioPolicy};
 use nix::{fcntl::OFlag, unistd::pipe2};
 use tokio::net::unix::pipe::{Receiver, Sender};
 
+use super::ProcessId;
 use crate::{
     launch::Stdio,
-    stream::{Pipe, Streams, Terminal},
+    pod::Events,
+    stream::{Meter, Pipe, Streams, Terminal},
 };
 
 /// Which pipes the host asks for.
@@ -53,48 +55,85 @@ pub(super) struct Pipes {
     pub(super) terminal: Option<Terminal>,
 }
 
+/// What the policy lets out of a process, and who is told of what it does not.
+pub(super) struct Outlet {
+    pub(super) policy: StdioPolicy,
+    pub(super) events: Events,
+    pub(super) process: ProcessId,
+}
+
+impl Outlet {
+    fn meter(&self, stream: &'static str) -> Meter {
+        Meter {
+            events: self.events.clone(),
+            container: self.process.container.to_string(),
+            exec_id: self.process.exec.as_ref().map(ToString::to_string).unwrap_or_default(),
+            stream,
+        }
+    }
+}
+
 /// Makes the pipes. Where the policy denies them the process gets `/dev/null`, and what it prints on a terminal is dropped:
-/// it stays in the guest (T3).
-pub(super) fn make(wanted: WantedPipes, terminal: bool, policy: StdioPolicy, streams: &Streams) -> io::Result<Pipes> {
-    let wanted = if policy == StdioPolicy::Allow {
-        wanted
-    } else {
-        WantedPipes::default()
-    };
+/// it stays in the guest (T3). Where it redacts them the agent reads, counts and drops.
+pub(super) fn make(wanted: WantedPipes, terminal: bool, outlet: &Outlet, streams: &Streams) -> io::Result<Pipes> {
+    let policy = outlet.policy;
+    let stdin = wanted.stdin && policy.stdin;
     if terminal {
-        return Ok(with_terminal(wanted, streams));
+        let output = if wanted.stdout { policy.terminal() } else { Output::Deny };
+        return Ok(with_terminal(stdin, output, outlet, streams));
     }
     let mut pipes = Pipes::default();
     let Pipes { stdio, numbers, .. } = &mut pipes;
-    if wanted.stdin {
+    if stdin {
         let (process, agent) = pipe2(OFlag::O_CLOEXEC)?;
         numbers.stdin = streams.offer(Pipe::Input(Sender::from_owned_fd(nonblocking(agent)?)?));
         stdio.stdin = Some(process);
     }
-    for (wanted, number, slot) in [
-        (wanted.stdout, &mut numbers.stdout, &mut stdio.stdout),
-        (wanted.stderr, &mut numbers.stderr, &mut stdio.stderr),
+    for (name, output, number, slot) in [
+        (
+            "stdout",
+            output_of(wanted.stdout, policy.stdout),
+            &mut numbers.stdout,
+            &mut stdio.stdout,
+        ),
+        (
+            "stderr",
+            output_of(wanted.stderr, policy.stderr),
+            &mut numbers.stderr,
+            &mut stdio.stderr,
+        ),
     ] {
-        if wanted {
-            let (agent, process) = pipe2(OFlag::O_CLOEXEC)?;
-            *number = streams.offer(Pipe::Output(Receiver::from_owned_fd(nonblocking(agent)?)?));
-            *slot = Some(process);
+        if output == Output::Deny {
+            continue;
         }
+        let (agent, process) = pipe2(OFlag::O_CLOEXEC)?;
+        let pipe = Pipe::Output(Receiver::from_owned_fd(nonblocking(agent)?)?);
+        match output {
+            Output::Allow => *number = streams.offer(pipe),
+            Output::Redact | Output::Deny => streams.meter_output(pipe, outlet.meter(name)),
+        }
+        *slot = Some(process);
     }
     Ok(pipes)
 }
 
+/// What the host does not want is not made for it either.
+fn output_of(wanted: bool, policy: Output) -> Output {
+    if wanted { policy } else { Output::Deny }
+}
+
 /// One terminal for all three; what it prints is read whether the host wants it or not.
-fn with_terminal(wanted: WantedPipes, streams: &Streams) -> Pipes {
+fn with_terminal(stdin: bool, output: Output, outlet: &Outlet, streams: &Streams) -> Pipes {
     let terminal = Terminal::default();
     let mut pipes = Pipes::default();
-    if wanted.stdin {
+    if stdin {
         pipes.numbers.stdin = streams.offer(Pipe::TerminalInput(terminal.pending()));
     }
-    if wanted.stdout {
-        pipes.numbers.stdout = streams.offer(Pipe::TerminalOutput(terminal.pending()));
-    } else {
-        streams.drop_output(Pipe::TerminalOutput(terminal.pending()));
+    let pipe = Pipe::TerminalOutput(terminal.pending());
+    match output {
+        Output::Allow => pipes.numbers.stdout = streams.offer(pipe),
+        Output::Redact => streams.meter_output(pipe, outlet.meter("terminal")),
+        Output::Deny => streams.drop_output(pipe),
     }
     pipes.terminal = Some(terminal);
     pipes

@@ -3,7 +3,12 @@
 //! The last `KEPT` are kept, numbered from 1. A host that asks too late is told how many it has missed; one that never
 //! asks costs nothing.
 
-use std::{collections::VecDeque, sync::Arc, time::SystemTime};
+use std::{
+    collections::VecDeque,
+    fmt,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use tokio::sync::watch;
 
@@ -35,6 +40,37 @@ pub enum EventKind {
     Denied,
     /// Clients may come in from now on, or no more.
     Ingress,
+    /// A program has printed something that the host may not read.
+    Output(Amount),
+}
+
+/// About how much was printed on a stream since its start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Amount {
+    /// `stdout`, `stderr`, or `terminal`.
+    pub stream: &'static str,
+    /// Lines, rounded up.
+    pub lines: u64,
+    /// Bytes, rounded up.
+    pub bytes: u64,
+    /// Whether nothing more will come.
+    pub ended: bool,
+}
+
+impl fmt::Display for Amount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            stream,
+            lines,
+            bytes,
+            ended,
+        } = self;
+        let (line, all) = (
+            if *lines == 1 { "line" } else { "lines" },
+            if *ended { " in all" } else { "" },
+        );
+        write!(f, "{stream}: at most {lines} {line}, {bytes} bytes{all}")
+    }
 }
 
 impl EventKind {
@@ -44,6 +80,7 @@ impl EventKind {
             Self::OutOfMemory => "oom",
             Self::Denied => "denied",
             Self::Ingress => "ingress",
+            Self::Output(_) => "output",
         }
     }
 }
@@ -68,10 +105,20 @@ impl Events {
         }
     }
 
-    /// Adds an event, and forgets the oldest when there are too many.
+    /// Adds an event, and forgets the oldest when there are too many. The same denial again within a minute is none: a host that
+    /// asks for the same thing again and again would push everything else out.
     pub fn add(&self, kind: EventKind, container: &str, exec_id: &str, text: &str) {
         let text = one_line(text);
-        self.ring.send_modify(|ring| {
+        let is_known = |event: &Event| {
+            let age = event.at.elapsed().unwrap_or_default();
+            (event.kind, event.container.as_str(), event.exec_id.as_str()) == (kind, container, exec_id)
+                && event.text == text
+                && age < SAME
+        };
+        self.ring.send_if_modified(|ring| {
+            if kind == EventKind::Denied && ring.kept.iter().any(is_known) {
+                return false;
+            }
             ring.last = ring.last.saturating_add(1);
             if ring.kept.len() >= KEPT {
                 ring.kept.pop_front();
@@ -81,9 +128,10 @@ impl Events {
                 kind,
                 container: container.to_owned(),
                 exec_id: exec_id.to_owned(),
-                text,
+                text: text.clone(),
                 at: SystemTime::now(),
             });
+            true
         });
     }
 
@@ -117,6 +165,9 @@ impl Default for Events {
 /// Events that are kept.
 const KEPT: usize = 256;
 
+/// How long a denial is not repeated.
+const SAME: Duration = Duration::from_secs(60);
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -143,10 +194,22 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn the_same_denial_again_is_no_news() {
+        let events = Events::new();
+        for _ in 0..1000 {
+            events.add(EventKind::Denied, "c1", "", "policy denies statistics");
+        }
+        events.add(EventKind::Denied, "c2", "", "policy denies statistics");
+        assert_eq!(events.next(1).await.container, "c2");
+        let more = tokio::time::timeout(std::time::Duration::from_millis(20), events.next(2)).await;
+        assert!(more.is_err());
+    }
+
+    #[tokio::test]
     async fn what_is_too_old_is_skipped() {
         let events = Events::new();
         for _ in 0..KEPT + 10 {
-            events.add(EventKind::Denied, "", "", &"x".repeat(5000));
+            events.add(EventKind::OutOfMemory, "", "", &"x".repeat(5000));
         }
         let event = events.next(3).await;
         assert_eq!((event.number, event.text.len()), (11, 1024));

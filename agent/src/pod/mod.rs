@@ -19,7 +19,7 @@ use std::{
 };
 
 pub use error::PodError;
-pub use events::{Event, EventKind, Events};
+pub use events::{Amount, Event, EventKind, Events};
 pub use ingress::Ingress;
 pub use namespaces::NamespaceError;
 pub use sysctl::{Sysctl, SysctlError};

@@ -2,7 +2,8 @@
 //! into the OCI specification, or the guest refuses the container.
 
 use cella_oci::image::RunConfig;
-use cella_policy::file::{Choice, UserFile};
+use cella_policy::Signal;
+use cella_policy::file::{Choice, STOPPING, UserFile};
 
 /// Arguments: those given, else entry point and default arguments.
 pub(super) fn args(image: &RunConfig, given: Option<&Choice<Vec<String>>>) -> Choice<Vec<String>> {
@@ -50,6 +51,18 @@ pub(super) fn user(image: &RunConfig) -> Choice<UserFile> {
         Some(user) => Choice::Value(user),
         None => Choice::Word("image".to_owned()),
     }
+}
+
+/// Signals: those by which programs are asked to end, and the one that the image names for it, if it is one.
+pub(super) fn signals(image: &RunConfig) -> Choice<Vec<String>> {
+    let mut names = STOPPING.map(str::to_owned).to_vec();
+    if let Ok(signal) = image.stop_signal.parse::<Signal>() {
+        let name = signal.to_string();
+        if !names.contains(&name) && signal != Signal::KILL {
+            names.push(name);
+        }
+    }
+    Choice::Value(names)
 }
 
 /// `uid` or `uid:gid`; without a group it is 0, as containerd has it for a user that it cannot look up.
@@ -127,5 +140,23 @@ mod tests {
             assert_eq!(user(&image), Choice::Word("image".to_owned()));
         }
         assert_eq!(cwd(&RunConfig::default()), "/");
+    }
+
+    #[test]
+    fn an_image_may_name_the_signal_that_ends_it() {
+        let with = |signal: &str| {
+            let image = RunConfig {
+                stop_signal: signal.to_owned(),
+                ..image()
+            };
+            match signals(&image) {
+                Choice::Value(names) => names.join(" "),
+                Choice::Word(word) => word,
+            }
+        };
+        assert_eq!(with("SIGQUIT"), "SIGTERM SIGINT SIGQUIT");
+        for other in ["", "SIGTERM", "SIGKILL", "nonsense"] {
+            assert_eq!(with(other), "SIGTERM SIGINT", "{other}");
+        }
     }
 }

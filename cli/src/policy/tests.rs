@@ -139,7 +139,7 @@ async fn a_workload_becomes_the_policy_that_containerd_will_match() {
     assert_eq!(server.user, UserPolicy::Ids(ids));
     assert!(server.require_encrypted);
     assert_eq!(server.readonly_rootfs, Rule::Only(true));
-    assert_eq!(server.stdio, Stdio::Allow);
+    assert_eq!(server.stdio, Stdio::DENY);
     assert_eq!(server.image_keys[0].as_str(), "kbs:///demo/image-kek/1");
     let model = policy.model("models/demo").unwrap();
     assert_eq!(

@@ -117,7 +117,7 @@ pub(super) struct ContainerWork {
     #[serde(default)]
     pub(super) hostname: String,
     #[serde(default)]
-    pub(super) stdio: StdioFile,
+    pub(super) stdio: Choice<StdioFile>,
     #[serde(default)]
     pub(super) memlock_bytes: Choice<u64>,
     #[serde(default)]
@@ -126,8 +126,8 @@ pub(super) struct ContainerWork {
     pub(super) seccomp: SeccompFile,
     #[serde(default)]
     pub(super) masked_paths: MaskedPathsFile,
-    #[serde(default = "Choice::any")]
-    pub(super) signals: Choice<Vec<String>>,
+    /// Default: SIGTERM, SIGINT, and the image's stop signal.
+    pub(super) signals: Option<Choice<Vec<String>>>,
     #[serde(default)]
     pub(super) volumes: VolumesFile,
     #[serde(default)]

@@ -128,6 +128,9 @@ pub struct RunConfig {
     /// Working directory.
     #[serde(deserialize_with = "null_is_empty", skip_serializing_if = "String::is_empty")]
     pub working_dir: String,
+    /// The signal by which it is asked to end; empty = SIGTERM.
+    #[serde(deserialize_with = "null_is_empty", skip_serializing_if = "String::is_empty")]
+    pub stop_signal: String,
     /// Notes.
     #[serde(deserialize_with = "null_is_empty", skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,

@@ -63,6 +63,25 @@ pub struct PodFile {
     /// Whether containers may share one process namespace. Default false.
     #[serde(default)]
     pub share_process_namespace: bool,
+    /// `pause`, `update`, `processes`: optional calls of the agent that the host may make. Default none.
+    #[serde(default)]
+    pub calls: Vec<String>,
+    /// `deny`, `coarse` or `exact`: whether the host is told what containers use. Default `deny`.
+    #[serde(default)]
+    pub stats: StatsFile,
+}
+
+/// `stats`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StatsFile {
+    /// Not told.
+    #[default]
+    Deny,
+    /// Roughly, once a minute.
+    Coarse,
+    /// All of it.
+    Exact,
 }
 
 /// `[[registry]]`.
@@ -154,9 +173,9 @@ pub struct ContainerFile {
     /// Host name, exactly; empty = any valid one. Default empty.
     #[serde(default)]
     pub hostname: String,
-    /// `allow` or `deny`: whether stdin, stdout and stderr are connected to the host. Default `allow`.
+    /// `deny`, `redact` or `allow` for all streams, or a table of one word for each: what of them reaches the host. Default `deny`.
     #[serde(default)]
-    pub stdio: StdioFile,
+    pub stdio: Choice<StdioFile>,
     /// RLIMIT_MEMLOCK in bytes, or `"unlimited"`. Default 0.
     #[serde(default)]
     pub memlock_bytes: Choice<u64>,
@@ -169,8 +188,8 @@ pub struct ContainerFile {
     /// `agent` or `any`: who says which paths are masked or read-only. Default `agent`.
     #[serde(default)]
     pub masked_paths: MaskedPathsFile,
-    /// `"any"` or a list of names. Default `"any"`. SIGKILL is always allowed.
-    #[serde(default = "Choice::any")]
+    /// `"any"` or a list of names. Default SIGTERM and SIGINT. SIGKILL is always allowed.
+    #[serde(default = "stopping")]
     pub signals: Choice<Vec<String>>,
     /// `named` or `any`: which volumes the host may mount. Default `named`: those of `volume`.
     #[serde(default)]
@@ -271,15 +290,32 @@ pub struct UserFile {
     pub additional_gids: Vec<u32>,
 }
 
-/// `stdio`.
+/// `stdio = { stdin, stdout, stderr }`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct StdioFile {
+    /// `deny` or `allow`.
+    #[serde(default)]
+    pub stdin: StreamFile,
+    /// What is printed.
+    #[serde(default)]
+    pub stdout: StreamFile,
+    /// What is printed about errors.
+    #[serde(default)]
+    pub stderr: StreamFile,
+}
+
+/// What of a stream reaches the host.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum StdioFile {
-    /// Pipes reach the host.
+pub enum StreamFile {
+    /// Nothing: output is drained in the guest, input is empty.
     #[default]
-    Allow,
-    /// Output is drained in the guest, input is empty.
     Deny,
+    /// How much, roughly and now and then.
+    Redact,
+    /// Every byte.
+    Allow,
 }
 
 /// `[[container.mount]]`.
@@ -352,6 +388,14 @@ pub enum ProvenanceFile {
 fn root() -> String {
     "/".to_owned()
 }
+
+/// The signals by which programs are asked to end.
+fn stopping() -> Choice<Vec<String>> {
+    Choice::Value(STOPPING.map(str::to_owned).to_vec())
+}
+
+/// What `signals` is where a policy does not say it.
+pub const STOPPING: [&str; 2] = ["SIGTERM", "SIGINT"];
 
 const fn one() -> Choice<u32> {
     Choice::Value(1)

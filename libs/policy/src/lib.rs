@@ -32,8 +32,8 @@ pub use names::{DigestRef, Endpoint, GuestPath, KeyId, NameError, RegistryName, 
 pub use pattern::{EnvPattern, SysctlPattern};
 pub use pem::{CertificatePem, PemError};
 pub use policy::{
-    ContainerPolicy, Kbs, MaskedPaths, Match, Memlock, Mirror, ModelMount, ModelPolicy, PodPolicy, Policy, Presence,
-    Registry, Rlimits, Rule, Seccomp, Signals, Stdio, Tmpfs, User, UserPolicy, VolumePolicy,
+    Call, ContainerPolicy, Kbs, MaskedPaths, Match, Memlock, Mirror, ModelMount, ModelPolicy, Output, PodPolicy,
+    Policy, Presence, Registry, Rlimits, Rule, Seccomp, Signals, Stats, Stdio, Tmpfs, User, UserPolicy, VolumePolicy,
 };
 pub use provenance::{ModelDigest, Provenance};
 pub use signal::{Signal, SignalError};

@@ -26,6 +26,10 @@ fn the_policys_keys_are_the_documents() {
             "[[container]]\nuser = { no-such-key = 1 }",
         ),
         (
+            "### Policy: container.stdio",
+            "[[container]]\nstdio = { no-such-key = 1 }",
+        ),
+        (
             "### Policy: container.mount",
             "[[container]]\nmount = [{ no-such-key = 1 }]",
         ),

@@ -41,6 +41,8 @@ pub enum GuestEventKind {
     Denied,
     /// Clients may come in from now on, or no more.
     Ingress,
+    /// A program has printed something that the host may not read: about how much.
+    Output,
     /// Something that this program does not know, made printable.
     Other(String),
 }
@@ -52,6 +54,7 @@ impl GuestEventKind {
             Self::OutOfMemory => "oom",
             Self::Denied => "denied",
             Self::Ingress => "ingress",
+            Self::Output => "output",
             Self::Other(name) => name,
         }
     }
@@ -151,6 +154,7 @@ fn event(answer: &wire::NextEventResponse) -> GuestEvent {
             "oom" => GuestEventKind::OutOfMemory,
             "denied" => GuestEventKind::Denied,
             "ingress" => GuestEventKind::Ingress,
+            "output" => GuestEventKind::Output,
             other => GuestEventKind::Other(printable(other, MAX_NAME)),
         },
         container: printable(&answer.container, MAX_NAME),

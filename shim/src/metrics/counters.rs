@@ -123,6 +123,7 @@ impl Metrics {
             "oom" => "oom",
             "denied" => "denied",
             "ingress" => "ingress",
+            "output" => "output",
             _ => "other",
         };
         *self.inner().guest_events.entry(kind).or_default() += 1;

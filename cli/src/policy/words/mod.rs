@@ -6,8 +6,8 @@ use std::fmt::Write as _;
 
 use cella_policy::initdata;
 use cella_policy::{
-    ContainerPolicy, MaskedPaths, Match, Memlock, ModelPolicy, PodPolicy, Policy, Presence, Provenance, Registry,
-    Rlimits, Rule, Seccomp, Signals, Stdio, UserPolicy, VolumeKind,
+    ContainerPolicy, MaskedPaths, Match, Memlock, ModelPolicy, Output, PodPolicy, Policy, Presence, Provenance,
+    Registry, Rlimits, Rule, Seccomp, Signals, Stats, Stdio, UserPolicy, VolumeKind,
 };
 
 use crate::units;
@@ -69,6 +69,14 @@ fn describe_pod(out: &mut Out, pod: &PodPolicy) {
         Rule::Only(ports) if ports.is_empty() => {}
         Rule::Only(ports) => out.field("host reaches", &format!("TCP ports {} through the agent", list(ports))),
     }
+    if !pod.calls.is_empty() {
+        out.field("host may call", &list(&pod.calls));
+    }
+    match pod.stats {
+        Stats::Deny => {}
+        Stats::Coarse => out.field("host learns", "use of memory and CPU, coarse, once a minute"),
+        Stats::Exact => out.field("host learns", "use of memory, CPU and network, exactly"),
+    }
     if pod.share_process_namespace {
         out.field("processes", "containers may see and signal each other's");
     }
@@ -125,13 +133,15 @@ fn describe_container(out: &mut Out, container: &ContainerPolicy) {
         "host name",
         container.hostname.as_deref().unwrap_or("as the host likes"),
     );
-    out.field(
-        "host sees",
-        match container.stdio {
-            Stdio::Allow => "stdout and stderr, and may write to stdin",
-            Stdio::Deny => "no output, and cannot write to stdin",
-        },
-    );
+    let Stdio { stdin, stdout, stderr } = container.stdio;
+    let output = |output| match output {
+        Output::Deny => "nothing of it",
+        Output::Redact => "about how much, never what",
+        Output::Allow => "every byte",
+    };
+    out.field("host writes", if stdin { "to stdin" } else { "nothing to stdin" });
+    out.field("sees of stdout", output(stdout));
+    out.field("sees of stderr", output(stderr));
     if container.terminal {
         out.field("terminal", "the host may ask for one");
     }
@@ -276,7 +286,7 @@ impl Out {
 
     fn field(&mut self, name: &str, value: &str) {
         // Writing to a string cannot fail.
-        let _ = writeln!(self.0, "  {name:<13} {value}");
+        let _ = writeln!(self.0, "  {name:<14} {value}");
     }
 }
 

@@ -222,6 +222,12 @@ pub enum Denial {
     /// A port of the pod while a required container is not there.
     #[error("policy denies forwarding to port {port}: the ingress is shut, {missing}")]
     Shut { port: u16, missing: String },
+    /// An optional call.
+    #[error("policy denies the call {call}: [pod] calls does not name it, allowed is {allowed}")]
+    Call { call: &'static str, allowed: String },
+    /// What containers use.
+    #[error("policy denies statistics: [pod] stats is \"deny\", allowed is nothing")]
+    Stats,
     /// One process namespace for all containers is wanted.
     #[error("policy denies {subject}: share-process-namespace is asked to be true, allowed is false")]
     SharedPid { subject: Subject },

@@ -47,7 +47,7 @@ mod tests;
 pub use admission::{Admission, AdmittedProcess, AdmittedUser, AdmittedVolume};
 pub use denial::{Denial, Subject};
 pub use mounts::{SERVED_MOUNTS, check_volume};
-pub use pod::{DEFAULT_SYSCTL, check_forward, check_pod};
+pub use pod::{DEFAULT_SYSCTL, check_call, check_forward, check_pod, check_stats};
 pub use presence::{Lineup, Missing, Turn};
 pub use process::check_signal;
 pub use request::{ContainerRequest, ProcessRequest, RequestedMount, RequestedRlimit};

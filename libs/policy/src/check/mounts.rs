@@ -8,7 +8,7 @@ use super::admission::AdmittedVolume;
 use super::request::RequestedMount;
 use super::{DEFAULT_MOUNTS, Denial, Subject, shown_list};
 use crate::names::{GuestPath, shown};
-use crate::policy::{ContainerPolicy, Policy, Rule, Stdio};
+use crate::policy::{ContainerPolicy, Policy, Rule};
 use crate::volume::VolumeKind;
 
 /// What engines bind from the host and the agent serves itself. A volume there is used where the policy names it, and
@@ -139,7 +139,7 @@ fn volume(container: &ContainerPolicy, subject: &Subject, mount: &RequestedMount
 
 /// A file that the container writes and the host reads is no more than its output, where that reaches the host.
 fn is_termination_log(container: &ContainerPolicy, mount: &RequestedMount, kind: VolumeKind) -> bool {
-    container.stdio == Stdio::Allow && kind == VolumeKind::TerminationLog && mount.destination == TERMINATION_LOG
+    container.stdio.tells_last_words() && kind == VolumeKind::TerminationLog && mount.destination == TERMINATION_LOG
 }
 
 /// A place that the host has chosen hides nothing of the agent's or of the policy's.

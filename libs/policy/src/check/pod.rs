@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::request::{MAX_SYSCTL, bounded};
 use super::{Denial, Subject, shown_list};
 use crate::names::shown;
-use crate::policy::{PodPolicy, Policy};
+use crate::policy::{Call, PodPolicy, Policy, Stats};
 
 /// Kernel parameters that containerd sets for every pod: any port and echo requests for every user. They concern nobody
 /// but the pod.
@@ -52,6 +52,31 @@ pub fn check_forward(pod: &PodPolicy, port: u16) -> Result<(), Denial> {
         port,
         allowed: shown_list(pod.forward_ports.only().into_iter().flatten()),
     })
+}
+
+/// Whether the host may make an optional call.
+///
+/// # Errors
+/// [`Denial::Call`], with the calls that it may make.
+pub fn check_call(pod: &PodPolicy, call: Call) -> Result<(), Denial> {
+    if pod.calls.contains(&call) {
+        return Ok(());
+    }
+    Err(Denial::Call {
+        call: call.as_str(),
+        allowed: shown_list(&pod.calls),
+    })
+}
+
+/// How exactly the host may be told what containers use.
+///
+/// # Errors
+/// [`Denial::Stats`] where it is not told at all.
+pub fn check_stats(pod: &PodPolicy) -> Result<Stats, Denial> {
+    match pod.stats {
+        Stats::Deny => Err(Denial::Stats),
+        stats => Ok(stats),
+    }
 }
 
 const MAX_VALUE: usize = 1024;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::Rule;
+use super::{Rule, Stdio};
 use crate::capability::Capability;
 use crate::names::{DigestRef, GuestPath, KeyId};
 use crate::pattern::EnvPattern;
@@ -52,7 +52,7 @@ pub struct ContainerPolicy {
     pub readonly_rootfs: Rule<bool>,
     /// The host name, or any valid one.
     pub hostname: Option<String>,
-    /// Whether pipes reach the host.
+    /// What of its streams reaches the host.
     pub stdio: Stdio,
     /// RLIMIT_MEMLOCK.
     pub memlock: Memlock,
@@ -112,15 +112,6 @@ pub struct User {
     pub gid: u32,
     /// Further groups, without `gid`.
     pub additional_gids: BTreeSet<u32>,
-}
-
-/// Whether stdin, stdout and stderr are connected to the host.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stdio {
-    /// As the host asks.
-    Allow,
-    /// Never: output is drained in the guest, input is empty. The host's wish for pipes is no offence.
-    Deny,
 }
 
 /// RLIMIT_MEMLOCK of a process.

@@ -1,8 +1,10 @@
 //! The validated policy. A [`Policy`] exists only if every rule of `cella.toml` holds; its parts are plain data.
 
+mod calls;
 mod container;
 mod from_file;
 mod rule;
+mod stdio;
 mod to_file;
 
 #[cfg(test)]
@@ -11,11 +13,13 @@ pub(crate) mod tests;
 use std::collections::BTreeSet;
 use std::str::FromStr;
 
+pub use calls::{Call, Stats};
 pub use container::{
-    ContainerPolicy, MaskedPaths, Match, Memlock, ModelMount, Presence, Rlimits, Seccomp, Signals, Stdio, Tmpfs, User,
+    ContainerPolicy, MaskedPaths, Match, Memlock, ModelMount, Presence, Rlimits, Seccomp, Signals, Tmpfs, User,
     UserPolicy, VolumePolicy,
 };
 pub use rule::Rule;
+pub use stdio::{Output, Stdio};
 
 use crate::error::{PolicyError, toml_reason};
 use crate::file::PolicyFile;
@@ -156,6 +160,10 @@ pub struct PodPolicy {
     pub forward_ports: Rule<BTreeSet<u16>>,
     /// Whether the host may ask for one process namespace for all containers.
     pub share_process_namespace: bool,
+    /// Optional calls that the host may make.
+    pub calls: BTreeSet<Call>,
+    /// How exactly the host is told what containers use.
+    pub stats: Stats,
 }
 
 impl PodPolicy {

@@ -41,7 +41,7 @@ fn the_example_is_read() {
         })
     );
     assert_eq!(server.memlock, Memlock::Bytes(0));
-    assert_eq!(server.stdio, Stdio::Allow);
+    assert_eq!(server.stdio, Stdio::ALLOW);
     assert_eq!(server.hostname, None);
     assert_eq!(server.mounts[0].destination.as_str(), "/models/demo");
     assert_eq!(policy.model("models/demo").unwrap().bytes, 1_716_800);

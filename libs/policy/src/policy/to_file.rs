@@ -1,15 +1,15 @@
 //! From the validated policy to its serialised form.
 
 use super::{
-    ContainerPolicy, Kbs, MaskedPaths, Match, Memlock, Mirror, ModelPolicy, PodPolicy, Policy, Presence, Registry,
-    Rlimits, Rule, Seccomp, Signals, Stdio, UserPolicy, VolumePolicy,
+    ContainerPolicy, Kbs, MaskedPaths, Match, Memlock, Mirror, ModelPolicy, Output, PodPolicy, Policy, Presence,
+    Registry, Rlimits, Rule, Seccomp, Signals, Stats, UserPolicy, VolumePolicy,
 };
 use crate::POLICY_VERSION;
 use crate::choice::{ANY, Choice};
 use crate::file::{
     ContainerFile, KbsFile, MaskedPathsFile, MatchFile, MirrorFile, ModelFile, MountFile, PodFile, PolicyFile,
-    PresenceFile, ProvenanceFile, RegistryFile, RlimitsFile, SeccompFile, StdioFile, TmpfsFile, UserFile, VolumeFile,
-    VolumesFile,
+    PresenceFile, ProvenanceFile, RegistryFile, RlimitsFile, SeccompFile, StatsFile, StdioFile, StreamFile, TmpfsFile,
+    UserFile, VolumeFile, VolumesFile,
 };
 use crate::provenance::Provenance;
 
@@ -44,6 +44,12 @@ fn pod(pod: &PodPolicy) -> PodFile {
         sysctl: strings(&pod.sysctl),
         forward_ports: choice(&pod.forward_ports, |ports| ports.iter().copied().collect()),
         share_process_namespace: pod.share_process_namespace,
+        calls: strings(&pod.calls),
+        stats: match pod.stats {
+            Stats::Deny => StatsFile::Deny,
+            Stats::Coarse => StatsFile::Coarse,
+            Stats::Exact => StatsFile::Exact,
+        },
     }
 }
 
@@ -94,10 +100,15 @@ fn container(container: &ContainerPolicy) -> ContainerFile {
         terminal: container.terminal,
         readonly_rootfs: choice(&container.readonly_rootfs, |read_only| *read_only),
         hostname: container.hostname.clone().unwrap_or_default(),
-        stdio: match container.stdio {
-            Stdio::Allow => StdioFile::Allow,
-            Stdio::Deny => StdioFile::Deny,
-        },
+        stdio: Choice::Value(StdioFile {
+            stdin: if container.stdio.stdin {
+                StreamFile::Allow
+            } else {
+                StreamFile::Deny
+            },
+            stdout: stream(container.stdio.stdout),
+            stderr: stream(container.stdio.stderr),
+        }),
         memlock_bytes: match container.memlock {
             Memlock::Bytes(bytes) => Choice::Value(bytes),
             Memlock::Unlimited => Choice::Word("unlimited".to_owned()),
@@ -141,6 +152,14 @@ fn container(container: &ContainerPolicy) -> ContainerFile {
             })
             .collect(),
         volume: container.volumes.only().into_iter().flatten().map(volume).collect(),
+    }
+}
+
+const fn stream(output: Output) -> StreamFile {
+    match output {
+        Output::Deny => StreamFile::Deny,
+        Output::Redact => StreamFile::Redact,
+        Output::Allow => StreamFile::Allow,
     }
 }
 

@@ -65,6 +65,10 @@ impl Pod {
                     "container" => &event.container, "exec" => &event.exec, "rule" => &event.text);
             }
             GuestEventKind::Ingress => info!(log, "the pod's way in has changed"; "state" => &event.text),
+            GuestEventKind::Output => {
+                debug!(log, "a program printed what is not for the host";
+                    "container" => &event.container, "exec" => &event.exec, "amount" => &event.text);
+            }
             GuestEventKind::Other(kind) => debug!(log, "an event of an unknown kind"; "kind" => kind),
         }
     }

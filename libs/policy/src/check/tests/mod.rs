@@ -1,6 +1,7 @@
 //! T1: one change in each field of what the host asks for, one denial for each.
 
 mod bounds;
+mod calls;
 mod entries;
 mod exec;
 mod freedom;

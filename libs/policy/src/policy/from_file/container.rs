@@ -10,12 +10,12 @@ use crate::capability::Capability;
 use crate::choice::{ANY, Choice};
 use crate::error::{Place, PolicyError};
 use crate::file::{
-    ContainerFile, MaskedPathsFile, MatchFile, PresenceFile, RlimitsFile, SeccompFile, StdioFile, UserFile,
+    ContainerFile, MaskedPathsFile, MatchFile, PresenceFile, RlimitsFile, SeccompFile, StdioFile, StreamFile, UserFile,
 };
 use crate::names::{NameError, is_container_name, is_hostname};
 use crate::policy::{
-    ContainerPolicy, MaskedPaths, Match, Memlock, ModelPolicy, Presence, Registry, Rlimits, Rule, Seccomp, Signals,
-    Stdio, User, UserPolicy,
+    ContainerPolicy, MaskedPaths, Match, Memlock, ModelPolicy, Output, Presence, Registry, Rlimits, Rule, Seccomp,
+    Signals, Stdio, User, UserPolicy,
 };
 
 pub(super) fn container(
@@ -84,10 +84,7 @@ pub(super) fn container(
         )?
         .copied(),
         hostname: hostname(&place, &file.hostname)?,
-        stdio: match file.stdio {
-            StdioFile::Allow => Stdio::Allow,
-            StdioFile::Deny => Stdio::Deny,
-        },
+        stdio: stdio(&place, &file.stdio)?,
         memlock: memlock(&place, &file.memlock_bytes)?,
         rlimits: match file.rlimits {
             RlimitsFile::Named => Rlimits::Named,
@@ -239,6 +236,55 @@ fn ids(place: &Place, file: &UserFile) -> Checked<User> {
         uid: file.uid,
         gid: file.gid,
         additional_gids,
+    })
+}
+
+/// One word for all streams, or one for each. Of what is typed there is nothing to be told in a redacted form.
+fn stdio(place: &Place, choice: &Choice<StdioFile>) -> Checked<Stdio> {
+    let place = place.with("stdio");
+    let file = match choice {
+        Choice::Value(file) => *file,
+        Choice::Word(word) => {
+            let output = match word.as_str() {
+                "deny" => StreamFile::Deny,
+                "redact" => StreamFile::Redact,
+                "allow" => StreamFile::Allow,
+                _ => {
+                    return Err(PolicyError::Choice {
+                        place,
+                        found: word.clone(),
+                        expected: "\"deny\", \"redact\", \"allow\" or a table of stdin, stdout and stderr",
+                    });
+                }
+            };
+            let stdin = if output == StreamFile::Allow {
+                output
+            } else {
+                StreamFile::Deny
+            };
+            StdioFile {
+                stdin,
+                stdout: output,
+                stderr: output,
+            }
+        }
+    };
+    let output = |stream| match stream {
+        StreamFile::Deny => Output::Deny,
+        StreamFile::Redact => Output::Redact,
+        StreamFile::Allow => Output::Allow,
+    };
+    if file.stdin == StreamFile::Redact {
+        return Err(PolicyError::Choice {
+            place: place.with("stdin"),
+            found: "redact".to_owned(),
+            expected: "\"deny\" or \"allow\"",
+        });
+    }
+    Ok(Stdio {
+        stdin: file.stdin == StreamFile::Allow,
+        stdout: output(file.stdout),
+        stderr: output(file.stderr),
     })
 }
 

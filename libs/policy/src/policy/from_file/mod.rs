@@ -7,11 +7,11 @@ mod order;
 use std::collections::{BTreeSet, HashSet};
 use std::str::FromStr;
 
-use super::{Kbs, Mirror, ModelPolicy, PodPolicy, Policy, Registry, Rule};
+use super::{Kbs, Mirror, ModelPolicy, PodPolicy, Policy, Registry, Rule, Stats};
 use crate::POLICY_VERSION;
 use crate::choice::{ANY, Choice};
 use crate::error::{Place, PolicyError};
-use crate::file::{KbsFile, MirrorFile, ModelFile, PodFile, PolicyFile, ProvenanceFile, RegistryFile};
+use crate::file::{KbsFile, MirrorFile, ModelFile, PodFile, PolicyFile, ProvenanceFile, RegistryFile, StatsFile};
 use crate::names::{DigestRef, Endpoint, KeyId, NameError, RegistryName, Scheme, is_repository, is_segment};
 use crate::pem::CertificatePem;
 use crate::provenance::Provenance;
@@ -103,10 +103,19 @@ fn pod(file: &PodFile) -> Checked<PodPolicy> {
             })?)
         }
     };
+    count(&place.with("calls"), file.calls.len(), 0, MAX_TABLES)?;
     Ok(PodPolicy {
         sysctl,
         forward_ports,
         share_process_namespace: file.share_process_namespace,
+        calls: listed(&file.calls, |index, text: &String| {
+            name(&place.at("calls", index), text)
+        })?,
+        stats: match file.stats {
+            StatsFile::Deny => Stats::Deny,
+            StatsFile::Coarse => Stats::Coarse,
+            StatsFile::Exact => Stats::Exact,
+        },
     })
 }
 

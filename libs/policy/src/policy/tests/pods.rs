@@ -108,3 +108,62 @@ fn an_order_has_no_gaps_and_no_circles() {
     ));
     assert!(said(with("presence = \"there\"", "", "")).contains("unknown variant `there`"));
 }
+
+#[test]
+fn t3_streams_are_shut_unless_the_policy_opens_them() {
+    let stdio = |text: &str| {
+        let text = EXAMPLE.replacen("stdio = \"allow\"\n", text, 1);
+        Policy::parse(&text).map(|policy| {
+            assert_eq!(Policy::parse(&policy.to_toml()).unwrap(), policy);
+            policy.container("server").unwrap().stdio
+        })
+    };
+    assert_eq!(stdio("").unwrap(), Stdio::DENY);
+    assert_eq!(stdio("stdio = \"deny\"\n").unwrap(), Stdio::DENY);
+    assert_eq!(stdio("stdio = \"allow\"\n").unwrap(), Stdio::ALLOW);
+    let redacted = stdio("stdio = \"redact\"\n").unwrap();
+    assert_eq!(
+        (redacted.stdin, redacted.stdout, redacted.stderr),
+        (false, Output::Redact, Output::Redact)
+    );
+    let mixed = stdio("stdio = { stdout = \"allow\", stderr = \"redact\" }\n").unwrap();
+    assert_eq!(
+        (mixed.stdin, mixed.stdout, mixed.stderr),
+        (false, Output::Allow, Output::Redact)
+    );
+    assert_eq!(mixed.terminal(), Output::Redact, "a terminal shows both");
+    assert!(!mixed.tells_last_words() && Stdio::ALLOW.tells_last_words());
+    for bad in ["stdio = \"some\"\n", "stdio = { stdin = \"redact\" }\n"] {
+        assert!(matches!(stdio(bad), Err(PolicyError::Choice { .. })), "{bad}");
+    }
+    assert!(
+        stdio("stdio = { stdlog = \"deny\" }\n")
+            .unwrap_err()
+            .to_string()
+            .contains("`stdlog`")
+    );
+}
+
+#[test]
+fn t2_optional_calls_are_denied_unless_they_are_named() {
+    let pod = |lines: &str| Policy::parse(&format!("{EXAMPLE}\n[pod]\n{lines}"));
+    let none = example();
+    assert!(none.pod().calls.is_empty());
+    assert_eq!(none.pod().stats, Stats::Deny);
+    let policy = pod("calls = [\"pause\", \"update\", \"processes\"]\nstats = \"coarse\"").unwrap();
+    assert_eq!(policy.pod().calls, Call::ALL.into());
+    assert_eq!(policy.pod().stats, Stats::Coarse);
+    assert_eq!(Policy::parse(&policy.to_toml()).unwrap(), policy);
+    assert!(matches!(pod("calls = [\"exec\"]"), Err(PolicyError::Name { .. })));
+    assert!(
+        pod("stats = \"some\"")
+            .unwrap_err()
+            .to_string()
+            .contains("unknown variant `some`")
+    );
+    let silent = EXAMPLE.replacen("signals = \"any\"\n", "", 1);
+    let silent = Policy::parse(&silent).unwrap();
+    let signals = &silent.containers()[0].signals;
+    let allowed: Vec<u32> = (1..=64).filter(|number| signals.allows(*number)).collect();
+    assert_eq!(allowed, [2, 9, 15], "SIGINT, SIGKILL, SIGTERM");
+}
