@@ -38,6 +38,8 @@ ca = "$KBS_CA"
 name = "$REGISTRY"
 endpoint = "$REGISTRY_GUEST"
 ca = "$REGISTRY_CA"
+[network]
+ingress = ["8080/tcp"]
 [[container]]
 name = "server"
 image = "$image"

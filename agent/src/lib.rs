@@ -14,6 +14,7 @@ pub mod cmdline;
 pub mod container;
 pub mod entropy;
 pub mod evidence;
+pub mod filter;
 pub mod forward;
 pub mod guest;
 pub mod initdata;

@@ -98,6 +98,9 @@ impl Workload {
             text += "stdio = \"allow\"\n";
         }
         text += &self.container;
+        if !self.container.contains("[network]") {
+            text += "[network]\ningress = [\"8080/tcp\"]\n";
+        }
         if !self.container.contains("[pod]") {
             text += "[pod]\ncalls = [\"pause\", \"update\", \"processes\"]\nstats = \"exact\"\n";
         }

@@ -8,6 +8,7 @@ use ttrpc::Code;
 
 use crate::{
     container::{ContainerError, IdError, LimitError},
+    filter::FilterError,
     launch::{HostSeccompError, LaunchError},
     network::{NetworkError, PlanError},
     pod::{NamespaceError, PodError, SysctlError},
@@ -52,6 +53,9 @@ pub enum ApiError {
     /// A network that could not be set.
     #[error("{0}")]
     Network(#[source] NetworkError),
+    /// A network that could not be filtered.
+    #[error("{0}")]
+    Filter(#[source] FilterError),
     /// A pod that could not be made ready.
     #[error("{0}")]
     Pod(#[source] PodError),
@@ -103,7 +107,7 @@ fn code(error: &ApiError) -> Code {
         ApiError::Pod(error) => pod_code(error),
         ApiError::NetworkTwice | ApiError::NoNetwork => Code::FAILED_PRECONDITION,
         ApiError::Network(NetworkError::NoDevice { .. }) => Code::NOT_FOUND,
-        ApiError::Network(_) | ApiError::Interrupted => Code::INTERNAL,
+        ApiError::Network(_) | ApiError::Filter(_) | ApiError::Interrupted => Code::INTERNAL,
         ApiError::Container(error) => container_code(error),
     }
 }

@@ -1,6 +1,6 @@
 //! What the host asks of the pod rather than of one process: its network, volumes, limits, events.
 
-use std::{fs, sync::Arc};
+use std::{fs, net::IpAddr, sync::Arc};
 
 use cella_policy::{
     Call, Policy,
@@ -11,10 +11,13 @@ use cella_protos::agent::{
     UpdateContainerRequest,
 };
 use protobuf::MessageField;
+use slog::{Logger, error};
+use tokio::sync::Notify;
 
 use super::{ApiError, service::id};
 use crate::{
     container::{Containers, Limits, Machine},
+    filter::{self, Filter},
     network::{self, NetworkError, NetworkPlan},
     pod::{self, Event, EventKind, Pod, PodError, Sysctl},
     volume::{Content, VolumeName},
@@ -40,6 +43,38 @@ pub(super) async fn set_network(
         .await
         .map_err(|_| ApiError::Interrupted)??;
     Ok(plan)
+}
+
+/// Puts the policy's filter on the containers' network, and lets it follow the pod's ingress. A way in that cannot be shut any more
+/// ends the guest.
+pub(super) async fn filter(
+    policy: &Policy,
+    containers: &Containers,
+    plan: &NetworkPlan,
+    end: &Arc<Notify>,
+    log: &Logger,
+) -> Result<(), ApiError> {
+    let Some(root) = containers.cgroups().filter(|_| Filter::is_wanted(policy)) else {
+        return Ok(());
+    };
+    let (path, network) = (root.path().to_owned(), policy.network().clone());
+    let addresses = plan.interfaces.iter().flat_map(|interface| &interface.addresses);
+    let own: Vec<IpAddr> = addresses.map(|one| one.address).collect();
+    let attached = tokio::task::spawn_blocking(move || Filter::attach(&path, &network, &own))
+        .await
+        .map_err(|_| ApiError::Interrupted)?;
+    let (ingress, events) = (containers.ingress().clone(), containers.pod().events().clone());
+    let (end, log) = (Arc::clone(end), log.clone());
+    tokio::spawn(filter::follow(
+        attached.map_err(ApiError::Filter)?,
+        ingress,
+        events,
+        move |error| {
+            error!(log, "the network filter does not follow the ingress; ending"; "error" => super::one_line(&error));
+            end.notify_one();
+        },
+    ));
+    Ok(())
 }
 
 /// Interfaces and routes, and the files by which the agent itself finds registries and key broker.

@@ -71,6 +71,8 @@ impl AgentService {
             self.boot.evidence.offer_certificates(certificates);
         }
         info!(self.log, "network configured"; "interfaces" => plan.interfaces.len());
+        // Before the first container can start: it needs the workload, which is set below.
+        pod::filter(&self.boot.policy, &self.containers, &plan, &self.end, &self.log).await?;
         let workload = Workload::start(Arc::clone(&self.boot), self.stages.clone(), self.log.clone());
         self.network.set((plan, workload)).map_err(|_| ApiError::NetworkTwice)
     }

@@ -268,6 +268,11 @@ impl Containers {
         &self.setting.pod
     }
 
+    /// Where their cgroups are; `None` only where there is no cgroup v2, in tests.
+    pub fn cgroups(&self) -> Option<&CgroupRoot> {
+        self.setting.cgroups.as_ref()
+    }
+
     /// Whether clients may come in.
     pub fn ingress(&self) -> &Ingress {
         &self.setting.ingress

@@ -59,13 +59,14 @@ fn apply_sysctls(root: &Path) -> Result<(), HardeningError> {
 /// container's business. The kernel prints only its last words on the console: its other messages quote names that a container
 /// chooses (threat T3). Nothing that changed its user is ever dumped. In folders that all may write to, links and files of one
 /// user lead no other astray, as on every distribution; the kernel's own default is off.
-const SYSCTLS: [(&str, &str); 11] = [
+const SYSCTLS: [(&str, &str); 12] = [
     ("vm/compact_unevictable_allowed", "0"),
     ("kernel/dmesg_restrict", "1"),
     ("kernel/kptr_restrict", "2"),
     ("kernel/perf_event_paranoid", "3"),
     ("kernel/randomize_va_space", "2"),
     ("kernel/printk", "1 4 1 1"),
+    ("kernel/unprivileged_bpf_disabled", "1"),
     ("fs/suid_dumpable", "0"),
     ("fs/protected_symlinks", "1"),
     ("fs/protected_hardlinks", "1"),

@@ -136,8 +136,9 @@ fn errno(errno: Errno) -> SeccompAction {
     SeccompAction::Errno((errno as i32).unsigned_abs())
 }
 
-/// Kernels, kernel code, and sockets by another way.
-const MACHINE_DENIED: [i64; 8] = [
+/// Kernels, kernel code (programs that filter the network among it), and sockets by another way.
+const MACHINE_DENIED: [i64; 9] = [
+    libc::SYS_bpf,
     libc::SYS_kexec_load,
     libc::SYS_kexec_file_load,
     libc::SYS_init_module,

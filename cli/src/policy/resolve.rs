@@ -37,6 +37,7 @@ pub(super) async fn resolve(workload: &WorkloadFile) -> Result<PolicyFile, Resol
         revision: workload.revision,
         kbs,
         pod: workload.pod.clone(),
+        network: workload.network.clone(),
         registry,
         container,
         model,

@@ -244,10 +244,17 @@ async fn every_any_is_named_as_a_development_freedom() {
     }
     let all: String = FREEDOMS.iter().map(|(key, _)| format!("{key}\n")).collect();
     let said = desk
-        .write(&format!("[pod]\nforward-ports = \"any\"\n{plain}{all}"))
+        .write(&format!(
+            "[pod]\nforward-ports = \"any\"\n[network]\negress = \"any\"\ningress = \"any\"\n{plain}{all}"
+        ))
         .await
         .unwrap();
-    for (_, words) in FREEDOMS.iter().chain(&[("", "connect to every TCP port")]) {
+    let of_the_pod = [
+        "connect to every TCP port",
+        "send what they hold to anybody",
+        "use every port",
+    ];
+    for words in FREEDOMS.iter().map(|(_, words)| words).chain(&of_the_pod) {
         assert!(said.contains(words), "{words}: {said}");
     }
     fs::write(desk.path("cella.toml"), desk.policy().to_toml()).unwrap();

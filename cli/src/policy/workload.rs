@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use cella_policy::file::{
-    Choice, MaskedPathsFile, MatchFile, MountFile, PodFile, PresenceFile, ProvenanceFile, RlimitsFile, SeccompFile,
-    StdioFile, TmpfsFile, UserFile, VolumeFile, VolumesFile,
+    Choice, MaskedPathsFile, MatchFile, MountFile, NetworkFile, PodFile, PresenceFile, ProvenanceFile, RlimitsFile,
+    SeccompFile, StdioFile, TmpfsFile, UserFile, VolumeFile, VolumesFile,
 };
 use serde::Deserialize;
 
@@ -19,6 +19,8 @@ pub(super) struct WorkloadFile {
     pub(super) kbs: Option<KbsWork>,
     #[serde(default)]
     pub(super) pod: PodFile,
+    #[serde(default)]
+    pub(super) network: NetworkFile,
     #[serde(default)]
     pub(super) registry: Vec<RegistryWork>,
     #[serde(default)]

@@ -25,6 +25,9 @@ pub struct PolicyFile {
     /// What the pod as a whole may have.
     #[serde(default)]
     pub pod: PodFile,
+    /// Whom its containers may speak to, and who may speak to them.
+    #[serde(default)]
+    pub network: NetworkFile,
     /// Registries by the name that references use.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub registry: Vec<RegistryFile>,
@@ -69,6 +72,31 @@ pub struct PodFile {
     /// `deny`, `coarse` or `exact`: whether the host is told what containers use. Default `deny`.
     #[serde(default)]
     pub stats: StatsFile,
+}
+
+/// `[network]`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct NetworkFile {
+    /// `"any"` or whom containers may speak to beyond the pod. Default nobody.
+    #[serde(default)]
+    pub egress: Choice<Vec<EgressFile>>,
+    /// `"any"` or ports such as `8080/tcp` that clients may use. Default none.
+    #[serde(default)]
+    pub ingress: Choice<Vec<String>>,
+}
+
+/// One of `network.egress`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct EgressFile {
+    /// An IP address, or `address/prefix`. Never a name.
+    pub to: String,
+    /// `tcp`, `udp` or `icmp`.
+    pub protocol: String,
+    /// `"any"` or a list; not with `icmp`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ports: Option<Choice<Vec<u16>>>,
 }
 
 /// `stats`.

@@ -32,8 +32,9 @@ pub use names::{DigestRef, Endpoint, GuestPath, KeyId, NameError, RegistryName, 
 pub use pattern::{EnvPattern, SysctlPattern};
 pub use pem::{CertificatePem, PemError};
 pub use policy::{
-    Call, ContainerPolicy, Kbs, MaskedPaths, Match, Memlock, Mirror, ModelMount, ModelPolicy, Output, PodPolicy,
-    Policy, Presence, Registry, Rlimits, Rule, Seccomp, Signals, Stats, Stdio, Tmpfs, User, UserPolicy, VolumePolicy,
+    Call, ContainerPolicy, Destination, Kbs, MaskedPaths, Match, Memlock, Mirror, ModelMount, ModelPolicy,
+    NetworkPolicy, Output, PodPolicy, Policy, Port, Presence, Protocol, Registry, Rlimits, Rule, Seccomp, Signals,
+    Stats, Stdio, Tmpfs, User, UserPolicy, VolumePolicy,
 };
 pub use provenance::{ModelDigest, Provenance};
 pub use signal::{Signal, SignalError};

@@ -15,6 +15,11 @@ fn the_policys_keys_are_the_documents() {
         ("### Policy: top level", "no-such-key = 1"),
         ("### Policy: kbs", "[kbs]\nno-such-key = 1"),
         ("### Policy: pod", "[pod]\nno-such-key = 1"),
+        ("### Policy: network", "[network]\nno-such-key = 1"),
+        (
+            "### Policy: network.egress",
+            "[network]\negress = [{ no-such-key = 1 }]",
+        ),
         ("### Policy: registry", "[[registry]]\nno-such-key = 1"),
         (
             "### Policy: registry.mirror",

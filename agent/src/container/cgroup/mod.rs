@@ -56,6 +56,11 @@ impl CgroupRoot {
         Ok(root)
     }
 
+    /// The directory that all containers' groups are in.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
     /// Makes a container's group with its limits.
     pub(super) fn group(&self, id: &ContainerId, limits: &Limits) -> Result<Cgroup, CgroupError> {
         let group = Cgroup(self.0.join(id.as_str()));

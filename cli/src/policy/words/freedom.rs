@@ -12,6 +12,12 @@ pub(super) fn freedoms(policy: &Policy) -> Vec<String> {
     if pod.forward_ports.is_any() {
         all.push("pod: the host may connect to every TCP port of the pod (forward-ports = \"any\")".to_owned());
     }
+    if policy.network().egress.is_any() {
+        all.push("pod: its containers may send what they hold to anybody (egress = \"any\")".to_owned());
+    }
+    if policy.network().ingress.is_any() {
+        all.push("pod: whoever reaches it may use every port that its programs open (ingress = \"any\")".to_owned());
+    }
     for container in policy.containers() {
         let of_it = of_container(container).into_iter();
         all.extend(of_it.map(|freedom| format!("{:?}: {freedom}", container.name)));

@@ -6,8 +6,8 @@ use std::fmt::Write as _;
 
 use cella_policy::initdata;
 use cella_policy::{
-    ContainerPolicy, MaskedPaths, Match, Memlock, ModelPolicy, Output, PodPolicy, Policy, Presence, Provenance,
-    Registry, Rlimits, Rule, Seccomp, Signals, Stats, Stdio, UserPolicy, VolumeKind,
+    ContainerPolicy, MaskedPaths, Match, Memlock, ModelPolicy, NetworkPolicy, Output, PodPolicy, Policy, Presence,
+    Provenance, Registry, Rlimits, Rule, Seccomp, Signals, Stats, Stdio, UserPolicy, VolumeKind,
 };
 
 use crate::units;
@@ -37,6 +37,7 @@ pub(super) fn describe(policy: &Policy, document: Option<&[u8]>) -> String {
         describe_registry(&mut out, registry);
     }
     describe_pod(&mut out, policy.pod());
+    describe_network(&mut out, policy.network());
     for container in policy.containers() {
         describe_container(&mut out, container);
     }
@@ -79,6 +80,18 @@ fn describe_pod(out: &mut Out, pod: &PodPolicy) {
     }
     if pod.share_process_namespace {
         out.field("processes", "containers may see and signal each other's");
+    }
+}
+
+fn describe_network(out: &mut Out, network: &NetworkPolicy) {
+    match &network.egress {
+        Rule::Any => out.field("speaks to", "ANYBODY"),
+        Rule::Only(list) if list.is_empty() => out.field("speaks to", "nobody beyond the pod"),
+        Rule::Only(list) => list.iter().for_each(|one| out.field("speaks to", &one.to_string())),
+    }
+    match &network.ingress {
+        Rule::Any => out.field("clients use", "ANY port"),
+        Rule::Only(ports) => out.field("clients use", &or_none(&list(ports))),
     }
 }
 
@@ -140,8 +153,8 @@ fn describe_container(out: &mut Out, container: &ContainerPolicy) {
         Output::Allow => "every byte",
     };
     out.field("host writes", if stdin { "to stdin" } else { "nothing to stdin" });
-    out.field("sees of stdout", output(stdout));
-    out.field("sees of stderr", output(stderr));
+    out.field("reads stdout", output(stdout));
+    out.field("reads stderr", output(stderr));
     if container.terminal {
         out.field("terminal", "the host may ask for one");
     }
@@ -286,7 +299,7 @@ impl Out {
 
     fn field(&mut self, name: &str, value: &str) {
         // Writing to a string cannot fail.
-        let _ = writeln!(self.0, "  {name:<14} {value}");
+        let _ = writeln!(self.0, "  {name:<13} {value}");
     }
 }
 

@@ -228,6 +228,17 @@ pub enum Denial {
     /// What containers use.
     #[error("policy denies statistics: [pod] stats is \"deny\", allowed is nothing")]
     Stats,
+    /// Packets of the pod's containers that no rule lets out. Where they were going is not said: a container chooses it.
+    #[error(
+        "policy denies packets: [network] egress does not name where at most {packets} of the pod's containers were going"
+    )]
+    Egress { packets: u64 },
+    /// Packets for the pod's containers that no rule lets in.
+    #[error(
+        "policy denies packets: [network] ingress does not name the ports of at most {packets} that came in, or the ingress \
+         is shut"
+    )]
+    Ingress { packets: u64 },
     /// One process namespace for all containers is wanted.
     #[error("policy denies {subject}: share-process-namespace is asked to be true, allowed is false")]
     SharedPid { subject: Subject },

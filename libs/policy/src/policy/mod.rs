@@ -3,6 +3,7 @@
 mod calls;
 mod container;
 mod from_file;
+mod network;
 mod rule;
 mod stdio;
 mod to_file;
@@ -18,6 +19,7 @@ pub use container::{
     ContainerPolicy, MaskedPaths, Match, Memlock, ModelMount, Presence, Rlimits, Seccomp, Signals, Tmpfs, User,
     UserPolicy, VolumePolicy,
 };
+pub use network::{Destination, NetworkPolicy, Port, Protocol};
 pub use rule::Rule;
 pub use stdio::{Output, Stdio};
 
@@ -36,6 +38,7 @@ pub struct Policy {
     revision: Option<(String, u64)>,
     kbs: Option<Kbs>,
     pod: PodPolicy,
+    network: NetworkPolicy,
     registries: Vec<Registry>,
     containers: Vec<ContainerPolicy>,
     models: Vec<ModelPolicy>,
@@ -87,6 +90,17 @@ impl Policy {
     /// What the pod as a whole may have.
     pub fn pod(&self) -> &PodPolicy {
         &self.pod
+    }
+
+    /// Whom its containers may speak to, and who may speak to them.
+    pub fn network(&self) -> &NetworkPolicy {
+        &self.network
+    }
+
+    /// Whether clients may come in whoever of the containers is there.
+    pub fn requires_nobody(&self) -> bool {
+        let mut containers = self.containers.iter();
+        containers.all(|container| container.presence == Presence::Optional)
     }
 
     /// All registries.

@@ -298,7 +298,7 @@ fn values_are_from_their_lists() {
     ));
     assert!(matches!(
         refused("stdio = \"allow\"", "stdio = \"maybe\""),
-        PolicyError::Syntax { .. }
+        PolicyError::Choice { .. }
     ));
     assert!(matches!(
         refused("capabilities = []", "capabilities = [\"ROOT\"]"),

@@ -1,15 +1,15 @@
 //! From the validated policy to its serialised form.
 
 use super::{
-    ContainerPolicy, Kbs, MaskedPaths, Match, Memlock, Mirror, ModelPolicy, Output, PodPolicy, Policy, Presence,
-    Registry, Rlimits, Rule, Seccomp, Signals, Stats, UserPolicy, VolumePolicy,
+    ContainerPolicy, Destination, Kbs, MaskedPaths, Match, Memlock, Mirror, ModelPolicy, NetworkPolicy, Output,
+    PodPolicy, Policy, Presence, Protocol, Registry, Rlimits, Rule, Seccomp, Signals, Stats, UserPolicy, VolumePolicy,
 };
 use crate::POLICY_VERSION;
 use crate::choice::{ANY, Choice};
 use crate::file::{
-    ContainerFile, KbsFile, MaskedPathsFile, MatchFile, MirrorFile, ModelFile, MountFile, PodFile, PolicyFile,
-    PresenceFile, ProvenanceFile, RegistryFile, RlimitsFile, SeccompFile, StatsFile, StdioFile, StreamFile, TmpfsFile,
-    UserFile, VolumeFile, VolumesFile,
+    ContainerFile, EgressFile, KbsFile, MaskedPathsFile, MatchFile, MirrorFile, ModelFile, MountFile, NetworkFile,
+    PodFile, PolicyFile, PresenceFile, ProvenanceFile, RegistryFile, RlimitsFile, SeccompFile, StatsFile, StdioFile,
+    StreamFile, TmpfsFile, UserFile, VolumeFile, VolumesFile,
 };
 use crate::provenance::Provenance;
 
@@ -25,6 +25,7 @@ pub(super) fn policy(policy: &Policy) -> PolicyFile {
         revision: policy.revision.as_ref().map(|(_, revision)| *revision),
         kbs: policy.kbs.as_ref().map(kbs),
         pod: pod(&policy.pod),
+        network: network(&policy.network),
         registry: policy.registries.iter().map(registry).collect(),
         container: policy.containers.iter().map(container).collect(),
         model: policy.models.iter().map(model).collect(),
@@ -49,6 +50,24 @@ fn pod(pod: &PodPolicy) -> PodFile {
             Stats::Deny => StatsFile::Deny,
             Stats::Coarse => StatsFile::Coarse,
             Stats::Exact => StatsFile::Exact,
+        },
+    }
+}
+
+fn network(network: &NetworkPolicy) -> NetworkFile {
+    NetworkFile {
+        egress: choice(&network.egress, |list| list.iter().map(destination).collect()),
+        ingress: choice(&network.ingress, |ports| strings(ports)),
+    }
+}
+
+fn destination(destination: &Destination) -> EgressFile {
+    EgressFile {
+        to: format!("{}/{}", destination.address, destination.prefix),
+        protocol: destination.protocol.to_string(),
+        ports: match destination.protocol {
+            Protocol::Icmp => None,
+            Protocol::Tcp | Protocol::Udp => Some(choice(&destination.ports, |ports| ports.iter().copied().collect())),
         },
     }
 }

@@ -2,6 +2,7 @@
 
 mod container;
 mod mounts;
+mod network;
 mod order;
 
 use std::collections::{BTreeSet, HashSet};
@@ -30,6 +31,7 @@ pub(super) fn policy(file: PolicyFile) -> Checked<Policy> {
 
     let kbs = file.kbs.map(kbs).transpose()?;
     let pod = pod(&file.pod)?;
+    let network = network::network(&file.network)?;
     let registries = file.registry.into_iter().map(registry).collect::<Checked<Vec<_>>>()?;
     unique("registry", registries.iter().map(|registry| registry.name.as_str()))?;
     let models = file
@@ -49,6 +51,7 @@ pub(super) fn policy(file: PolicyFile) -> Checked<Policy> {
         revision,
         kbs,
         pod,
+        network,
         registries,
         containers,
         models,

@@ -167,3 +167,72 @@ fn t2_optional_calls_are_denied_unless_they_are_named() {
     let allowed: Vec<u32> = (1..=64).filter(|number| signals.allows(*number)).collect();
     assert_eq!(allowed, [2, 9, 15], "SIGINT, SIGKILL, SIGTERM");
 }
+
+#[test]
+fn t10_the_network_has_addresses_and_bounds() {
+    let network = |lines: &str| Policy::parse(&format!("{EXAMPLE}\n[network]\n{lines}"));
+    let none = example();
+    assert_eq!(none.network().egress, Rule::Only(vec![]));
+    assert_eq!(none.network().ingress, Rule::Only([].into()));
+    let to = |to: &str, protocol: &str, ports: &str| {
+        network(&format!("egress = [{{ to = {to:?}, protocol = {protocol:?}{ports} }}]"))
+    };
+    let policy = to("10.0.0.0/8", "tcp", ", ports = [443, 80]").unwrap();
+    let named: Vec<String> = policy
+        .network()
+        .egress
+        .only()
+        .unwrap()
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(named, ["10.0.0.0/8 tcp 80,443"]);
+    for policy in [
+        policy,
+        to("fd00::1", "udp", ", ports = \"any\"").unwrap(),
+        to("10.0.0.1", "icmp", "").unwrap(),
+        network("egress = \"any\"\ningress = \"any\"").unwrap(),
+        network("ingress = [\"8080/tcp\", \"53/udp\"]").unwrap(),
+    ] {
+        assert_eq!(Policy::parse(&policy.to_toml()).unwrap(), policy);
+    }
+    for (to_, protocol, ports) in [
+        ("example.com", "tcp", ", ports = [443]"),
+        ("10.0.0.1/8", "tcp", ", ports = [443]"),
+        ("10.0.0.0/8", "sctp", ", ports = [443]"),
+    ] {
+        assert!(
+            matches!(to(to_, protocol, ports), Err(PolicyError::Name { .. })),
+            "{to_} {protocol}"
+        );
+    }
+    for (protocol, ports) in [("tcp", ""), ("icmp", ", ports = [1]")] {
+        assert!(
+            matches!(to("10.0.0.1", protocol, ports), Err(PolicyError::Text { .. })),
+            "{protocol}{ports}"
+        );
+    }
+    for ports in [", ports = []", ", ports = [0]"] {
+        assert!(
+            matches!(to("10.0.0.1", "tcp", ports), Err(PolicyError::Range { .. })),
+            "{ports}"
+        );
+    }
+    assert!(matches!(
+        to("10.0.0.1", "tcp", ", ports = \"some\""),
+        Err(PolicyError::Choice { .. })
+    ));
+    let ports = (1..=60).map(|port| port.to_string()).collect::<Vec<_>>().join(", ");
+    let one = format!("{{ to = \"10.0.0.1\", protocol = \"tcp\", ports = [{ports}] }}");
+    let many = vec![one; 9].join(", ");
+    assert!(matches!(
+        network(&format!("egress = [{many}]")),
+        Err(PolicyError::Range { found: 540, .. })
+    ));
+    for bad in ["8080", "0/tcp", "8080/icmp"] {
+        assert!(
+            matches!(network(&format!("ingress = [{bad:?}]")), Err(PolicyError::Name { .. })),
+            "{bad}"
+        );
+    }
+}
