@@ -17,6 +17,7 @@ pub mod initdata;
 mod capability;
 mod choice;
 mod error;
+mod form;
 mod names;
 mod pattern;
 mod pem;
@@ -28,6 +29,7 @@ mod volume;
 
 pub use capability::{Capability, CapabilityError};
 pub use error::{Place, PolicyError};
+pub use form::Form;
 pub use names::{DigestRef, Endpoint, GuestPath, KeyId, NameError, RegistryName, Scheme, Sha256Digest};
 pub use pattern::{EnvPattern, SysctlPattern};
 pub use pem::{CertificatePem, PemError};

@@ -6,21 +6,36 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::form::Form;
 use crate::names::NameError;
 
-/// Environment variables whose value the host may choose: `NAME`, `PREFIX_*`, or `*` for all.
+/// Environment variables whose value the host may choose: `NAME`, `PREFIX_*`, or `*` for all; with `=<form>` behind it, of that
+/// form only: `POD_IP=<ip>`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct EnvPattern(String);
+pub struct EnvPattern {
+    name: String,
+    form: Option<Form>,
+}
 
 impl EnvPattern {
-    /// Whether it allows the variable `name`.
-    pub fn allows(&self, name: &str) -> bool {
-        matches(&self.0, name)
+    /// Whether it allows the variable `name`, with some value.
+    pub fn allows_name(&self, name: &str) -> bool {
+        matches(&self.name, name)
     }
 
-    /// Whether it allows every variable.
+    /// Whether it allows the variable `name` with this value.
+    pub fn allows(&self, name: &str, value: &str) -> bool {
+        self.allows_name(name) && self.form.is_none_or(|form| form.fits(value))
+    }
+
+    /// Whether it allows every variable with every value.
     pub fn is_any(&self) -> bool {
-        self.0 == "*"
+        self.name == "*" && self.form.is_none()
+    }
+
+    /// The form that a value must have; `None` = any.
+    pub fn form(&self) -> Option<Form> {
+        self.form
     }
 }
 
@@ -28,15 +43,24 @@ impl FromStr for EnvPattern {
     type Err = NameError;
 
     fn from_str(text: &str) -> Result<Self, NameError> {
-        let name = text.strip_suffix('*').unwrap_or(text);
+        let rule = "must be NAME, or PREFIX_* for all that begin so, or * for all; at most 128 characters; a form may \
+                    follow: =<ip>, =<ips>, =<host-name>, =<integer>, =<service>, =<uid> or =<text>";
+        let wrong = || NameError::new("variable", text, rule);
+        let (pattern, form) = match text.split_once('=') {
+            Some((pattern, form)) => (pattern, Some(form.parse().map_err(|()| wrong())?)),
+            None => (text, None),
+        };
+        let name = pattern.strip_suffix('*').unwrap_or(pattern);
         let is_name = name
             .bytes()
             .all(|byte| byte.is_ascii_graphic() && !b"=*".contains(&byte));
-        if text.is_empty() || text.len() > MAX_PATTERN || !is_name {
-            let rule = "must be NAME, or PREFIX_* for all that begin so, or * for all; at most 128 characters, no =";
-            return Err(NameError::new("variable", text, rule));
+        if pattern.is_empty() || pattern.len() > MAX_PATTERN || !is_name {
+            return Err(wrong());
         }
-        Ok(Self(text.to_owned()))
+        Ok(Self {
+            name: pattern.to_owned(),
+            form,
+        })
     }
 }
 
@@ -97,7 +121,8 @@ fn matches(pattern: &str, name: &str) -> bool {
 
 impl fmt::Display for EnvPattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.name)?;
+        self.form.map_or(Ok(()), |form| write!(f, "={form}"))
     }
 }
 
@@ -123,12 +148,39 @@ mod tests {
 
     #[test]
     fn variables_are_named_whole_or_by_their_beginning() {
-        assert!(env("HOSTNAME").allows("HOSTNAME") && !env("HOSTNAME").allows("HOSTNAME2"));
-        assert!(env("KUBERNETES_*").allows("KUBERNETES_PORT") && env("KUBERNETES_*").allows("KUBERNETES_"));
-        assert!(!env("KUBERNETES_*").allows("KUBERNETES") && !env("KUBERNETES_*").is_any());
-        assert!(env("*").allows("LD_PRELOAD") && env("*").is_any());
-        for bad in ["", "A=b", "A*B", "**", "*A", "A B", "Ä", "A\0", &"A".repeat(129)] {
+        let allows = |pattern: &str, name: &str| env(pattern).allows(name, "any value");
+        assert!(allows("HOSTNAME", "HOSTNAME") && !allows("HOSTNAME", "HOSTNAME2"));
+        assert!(allows("KUBERNETES_*", "KUBERNETES_PORT") && allows("KUBERNETES_*", "KUBERNETES_"));
+        assert!(!allows("KUBERNETES_*", "KUBERNETES") && !env("KUBERNETES_*").is_any());
+        assert!(allows("*", "LD_PRELOAD") && env("*").is_any());
+        for bad in [
+            "",
+            "A=b",
+            "A*B",
+            "**",
+            "*A",
+            "A B",
+            "Ä",
+            "A\0",
+            &"A".repeat(129),
+            "A=<x>",
+            "=<ip>",
+            "A=<ip>x",
+        ] {
             assert!(bad.parse::<EnvPattern>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn t1_a_value_may_be_bound_to_a_form() {
+        let pod_ip = env("POD_IP=<ip>");
+        assert!(pod_ip.allows("POD_IP", "10.0.0.1") && !pod_ip.allows("POD_IP", "$(id)"));
+        assert!(!pod_ip.allows("POD_IPS", "10.0.0.1"));
+        let services = env("KUBERNETES_*=<service>");
+        assert!(services.allows("KUBERNETES_SERVICE_HOST", "10.96.0.1"));
+        assert!(!services.allows("KUBERNETES_SERVICE_HOST", "evil.example") && !env("*=<text>").is_any());
+        for pattern in ["POD_IP=<ip>", "A_*", "*=<text>"] {
+            assert_eq!(env(pattern).to_string(), pattern);
         }
     }
 

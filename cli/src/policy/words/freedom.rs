@@ -81,7 +81,9 @@ fn of_container(container: &ContainerPolicy) -> Vec<String> {
         .filter(|(is_given, _)| *is_given)
         .map(|(_, words)| words.to_owned())
         .collect();
-    let loads_code = |pattern: &&cella_policy::EnvPattern| LOADERS.iter().any(|name| pattern.allows(name));
+    let loads_code = |pattern: &&cella_policy::EnvPattern| {
+        pattern.form().is_none_or(|form| form.fits("/x.so")) && LOADERS.iter().any(|name| pattern.allows_name(name))
+    };
     if let Some(pattern) = container.env_allow.iter().find(loads_code) {
         let what = if pattern.is_any() { "any variable" } else { "variables" };
         freedoms.push(format!(

@@ -4,6 +4,8 @@
 
 use std::fmt;
 
+use crate::form::Form;
+
 /// One reason. Text that came from the host is quoted, escaped and cut; the policy's own text is public.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -62,6 +64,14 @@ pub enum Denial {
         name: String,
         given: String,
         allowed: String,
+    },
+    /// A variable whose value the host may choose, but not so.
+    #[error("policy denies {subject}: variable {name} is {given}, allowed by env-allow is what has the form {allowed}")]
+    VariableForm {
+        subject: Subject,
+        name: String,
+        given: String,
+        allowed: Form,
     },
     /// A variable that the policy does not have.
     #[error("policy denies {subject}: variable {name} is not named in env or env-allow, allowed is {allowed}")]

@@ -6,7 +6,9 @@ use super::admission::{AdmittedProcess, AdmittedUser};
 use super::request::{ProcessRequest, RequestedRlimit};
 use super::{DEFAULT_NOFILE, Denial, Subject, is_plain_path, shown_list};
 use crate::capability::Capability;
+use crate::form::Form;
 use crate::names::shown;
+use crate::pattern::EnvPattern;
 use crate::policy::{ContainerPolicy, Rlimits, Rule, Signals, User, UserPolicy};
 use crate::signal::Signal;
 
@@ -158,6 +160,14 @@ fn env(container: &ContainerPolicy, subject: &Subject, request: &ProcessRequest)
                 env.push(entry.clone());
             }
             None => {
+                if let Some(form) = named_form(container, name) {
+                    return Err(Denial::VariableForm {
+                        subject: subject.clone(),
+                        name: shown(name),
+                        given: shown(value),
+                        allowed: form,
+                    });
+                }
                 let patterns = container.env_allow.iter().map(ToString::to_string);
                 return Err(Denial::ExtraVariable {
                     subject: subject.clone(),
@@ -179,8 +189,15 @@ fn env(container: &ContainerPolicy, subject: &Subject, request: &ProcessRequest)
 
 /// A variable whose value the host chooses, or the one that comes with a terminal.
 fn is_free(container: &ContainerPolicy, request: &ProcessRequest, entry: &str) -> bool {
-    let (name, _) = variable(entry);
-    container.env_allow.iter().any(|pattern| pattern.allows(name)) || (request.terminal && entry == TERMINAL_TYPE)
+    let (name, value) = variable(entry);
+    container.env_allow.iter().any(|pattern| pattern.allows(name, value))
+        || (request.terminal && entry == TERMINAL_TYPE)
+}
+
+/// The form that `env-allow` wants of the variable, if it names it.
+fn named_form(container: &ContainerPolicy, name: &str) -> Option<Form> {
+    let mut named = container.env_allow.iter().filter(|pattern| pattern.allows_name(name));
+    named.find_map(EnvPattern::form)
 }
 
 fn variable(entry: &str) -> (&str, &str) {

@@ -37,6 +37,13 @@ fn allowed_variables_have_the_hosts_values_and_exact_ones_the_policys() {
         other.to_string(),
         r#"policy denies container "server": variable "LD_PRELOAD" is not named in env or env-allow, allowed is "HOME", "PATH", "HOSTNAME", "KUBERNETES_*""#
     );
+    let formed = plus("env-allow = [\"POD_IP=<ip>\"]");
+    let process = admitted(&formed, |r| r.process.env.push("POD_IP=10.0.0.1".to_owned())).process;
+    assert!(process.env.contains(&"POD_IP=10.0.0.1".to_owned()));
+    assert_eq!(
+        denied_by(&formed, |r| r.process.env.push("POD_IP=$(x)".to_owned())).to_string(),
+        r#"policy denies container "server": variable "POD_IP" is "$(x)", allowed by env-allow is what has the form <ip>"#
+    );
     let all = plus("env-allow = [\"*\"]");
     assert!(
         admitted(&all, |r| r.process.env.push("LD_PRELOAD=/x".to_owned()))
