@@ -17,7 +17,7 @@ use cella_agent::{
     volume::{Content, FileContent},
 };
 use cella_policy::{
-    Policy, VolumeKind,
+    Policy, Sha256Digest, VolumeKind,
     check::{Admission, AdmittedUser, AdmittedVolume},
 };
 use common::{LIMIT, Machine, admission, is_root};
@@ -106,6 +106,7 @@ fn mount(volume: &str, kind: VolumeKind, destination: &str) -> AdmittedVolume {
         volume: volume.into(),
         kind,
         read_only: false,
+        files: [].into(),
     }
 }
 
@@ -151,6 +152,52 @@ async fn containers_of_a_pod_share_name_messages_and_memory() {
     // Processes are not shared unless that is asked for: sh, ls, grep.
     assert!(lines[3].parse::<u32>().unwrap() <= 3, "{output}");
     kill(&machine, first).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn t1_files_that_the_policy_names_stay_as_they_are() {
+    if !is_root() {
+        return;
+    }
+    let machine = Machine::new();
+    let volumes = machine.containers.pod().volumes().clone();
+    let (name, kind) = ("settings".parse().unwrap(), VolumeKind::ConfigMap);
+    volumes.put(&name, kind, tree(&[("key", "other")])).unwrap();
+    let named = [(
+        "key".to_owned(),
+        Sha256Digest::from(*cella_oci::Digest::of(b"named").as_bytes()),
+    )];
+    let prints = script("cat /config/key; echo; sleep 60");
+    let mounted = |admission: &mut Admission<'_>| {
+        admission.volumes = vec![AdmittedVolume {
+            files: named.clone().into(),
+            ..mount("settings", kind, "/config")
+        }];
+    };
+    let mut admission = admission(&prints);
+    mounted(&mut admission);
+    let creation = Creation {
+        id: "denied".parse().unwrap(),
+        admission,
+        host_seccomp: None,
+        pipes: WantedPipes::default(),
+        limits: Limits::default(),
+    };
+    let denied = machine.containers.create(creation).unwrap_err().to_string();
+    assert!(
+        denied.starts_with("policy denies volume \"settings\": its file \"key\""),
+        "{denied}"
+    );
+    volumes.put(&name, kind, tree(&[("key", "named")])).unwrap();
+    let mut started = start(&machine, "first", &prints, mounted).await;
+    assert_eq!(line(&mut started).await, "named");
+    let replaced = volumes
+        .put(&name, kind, tree(&[("key", "other")]))
+        .unwrap_err()
+        .to_string();
+    assert!(replaced.starts_with("policy denies volume"), "{replaced}");
+    volumes.put(&name, kind, tree(&[("key", "named")])).unwrap();
+    kill(&machine, started).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

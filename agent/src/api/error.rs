@@ -83,7 +83,12 @@ pub enum ApiError {
 impl ApiError {
     /// Whether the policy forbids what was asked.
     pub(super) fn is_denial(&self) -> bool {
-        matches!(self, Self::Denied(_) | Self::Container(ContainerError::Denied(_)))
+        matches!(
+            self,
+            Self::Denied(_)
+                | Self::Volume(VolumeError::Denied(_))
+                | Self::Container(ContainerError::Denied(_) | ContainerError::Volume(VolumeError::Denied(_)))
+        )
     }
 }
 
@@ -158,6 +163,7 @@ fn volume_code(error: &VolumeError) -> Code {
         VolumeError::TooManyFiles { .. } | VolumeError::TooManyVolumes | VolumeError::TooLarge { .. } => {
             Code::RESOURCE_EXHAUSTED
         }
+        VolumeError::Denied(_) => Code::PERMISSION_DENIED,
         VolumeError::Exists { .. } => Code::ALREADY_EXISTS,
         VolumeError::Unknown { .. } => Code::NOT_FOUND,
         VolumeError::Io { .. } => Code::INTERNAL,

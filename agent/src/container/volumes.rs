@@ -14,7 +14,7 @@ pub(super) fn sources(
     let mut last_words: Option<LastWords> = None;
     let mut mounts = Vec::with_capacity(admitted.len());
     for volume in admitted {
-        let found = pod.volumes().source(&volume.volume, volume.kind);
+        let found = pod.volumes().pinned_source(&volume.volume, volume.kind, &volume.files);
         let found = found.map_err(ContainerError::Volume)?;
         let (source, writable) = if volume.kind == VolumeKind::TerminationLog {
             // Each container has a file of its own.

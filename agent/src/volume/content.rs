@@ -7,7 +7,8 @@ use std::{
     str::FromStr,
 };
 
-use cella_policy::VolumeKind;
+use cella_oci::Digest;
+use cella_policy::{Sha256Digest, VolumeKind};
 use cella_protos::agent::{PutVolumeRequest, VolumeFile};
 
 use super::{VolumeError, text};
@@ -106,6 +107,19 @@ impl Content {
             return Ok((kind, Self::File(file)));
         }
         tree(files).map(|tree| (kind, Self::Tree(tree)))
+    }
+
+    /// What its files are, by path; the path of a volume that is one file is empty.
+    pub(super) fn digests(&self) -> BTreeMap<String, Sha256Digest> {
+        let digest = |file: &FileContent| Sha256Digest::from(*Digest::of(&file.bytes).as_bytes());
+        match self {
+            Self::Memory { .. } => BTreeMap::new(),
+            Self::Tree(files) => files
+                .iter()
+                .map(|(path, file)| (path.to_string_lossy().into_owned(), digest(file)))
+                .collect(),
+            Self::File(file) => [(String::new(), digest(file))].into(),
+        }
     }
 
     /// Bytes of the host's that it holds.

@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf};
 
-use cella_policy::VolumeKind;
+use cella_policy::{VolumeKind, check::Denial};
 
 use super::content::{MAX_FILES, MAX_NAME, MAX_PARTS, MAX_PATH, MAX_TOTAL_BYTES, MAX_VOLUMES};
 
@@ -16,6 +16,9 @@ pub enum VolumeError {
         /// What was given.
         name: String,
     },
+    /// The policy says no.
+    #[error("{0}")]
+    Denied(#[source] Denial),
     /// Not a kind.
     #[error("volume kind {kind} cannot be served in a confidential guest")]
     Kind {

@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use cella_policy::VolumeKind;
+use cella_policy::{Sha256Digest, VolumeKind, check::check_files};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 use super::{
@@ -35,6 +35,8 @@ struct Volume {
     /// What it holds now; the bytes of an empty-dir are its containers'.
     content: Content,
     generation: u64,
+    /// What its files must be, since a container has mounted it by a policy that says so; empty = any.
+    pinned: BTreeMap<String, Sha256Digest>,
 }
 
 /// What a container binds.
@@ -83,6 +85,7 @@ impl Volumes {
                 kind,
                 content,
                 generation: 1,
+                pinned: BTreeMap::new(),
             };
             volumes.insert(name.clone(), volume);
             return Ok(());
@@ -96,6 +99,7 @@ impl Volumes {
         if volume.content == content {
             return Ok(());
         }
+        check_files(name.as_str(), &volume.pinned, &content.digests()).map_err(VolumeError::Denied)?;
         match &content {
             Content::Memory { .. } => {
                 return Err(VolumeError::Form {
@@ -141,6 +145,24 @@ impl Volumes {
                 writable: matches!(kind, VolumeKind::Hosts | VolumeKind::Hostname | VolumeKind::ResolvConf),
             },
         })
+    }
+
+    /// The same where the policy says what its files are: they are, and nothing else is put into it from now on.
+    pub fn pinned_source(
+        &self,
+        name: &str,
+        kind: VolumeKind,
+        files: &BTreeMap<String, Sha256Digest>,
+    ) -> Result<VolumeSource, VolumeError> {
+        if !files.is_empty() {
+            let known: Option<VolumeName> = name.parse().ok();
+            let mut volumes = self.lock();
+            if let Some(volume) = known.and_then(|name| volumes.get_mut(&name)) {
+                check_files(name, files, &volume.content.digests()).map_err(VolumeError::Denied)?;
+                volume.pinned.clone_from(files);
+            }
+        }
+        self.source(name, kind)
     }
 
     /// What the volume of that name is; `None` when there is none.

@@ -3,6 +3,8 @@
 //! Types here carry no meaning that was checked; [`crate::Policy::from_file`] checks it. Keys are kebab-case, unknown
 //! keys are refused by name at every level, and fields without a default must be present.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 pub use crate::choice::Choice;
@@ -378,6 +380,9 @@ pub struct VolumeFile {
     /// Whether the container only reads it. Default: true, but for `empty-dir` and `termination-log`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub read_only: Option<bool>,
+    /// Its files, exactly: path and `sha256:…`. Empty: any. The path of a volume that is one file is empty.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub files: BTreeMap<String, String>,
 }
 
 /// `[[model]]`.

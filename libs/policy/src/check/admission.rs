@@ -1,9 +1,10 @@
 //! What is admitted, as data. The agent runs this and never looks at the request again.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::request::RequestedRlimit;
 use crate::capability::Capability;
+use crate::names::Sha256Digest;
 use crate::policy::{ContainerPolicy, User};
 use crate::volume::VolumeKind;
 
@@ -95,4 +96,6 @@ pub struct AdmittedVolume {
     pub kind: VolumeKind,
     /// Whether the container only reads it.
     pub read_only: bool,
+    /// What its files must be from now on, by path; empty = any. [`super::check_files`] compares.
+    pub files: BTreeMap<String, Sha256Digest>,
 }

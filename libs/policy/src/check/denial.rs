@@ -157,6 +157,14 @@ pub enum Denial {
         kind: &'static str,
         allowed: String,
     },
+    /// A file of a volume whose files the policy names.
+    #[error("policy denies volume {volume}: its file {path} is {given}, allowed by files is {allowed}")]
+    File {
+        volume: String,
+        path: String,
+        given: String,
+        allowed: String,
+    },
     /// A volume where it would hide something.
     #[error(
         "policy denies mount {destination}: in {subject} it would cover {other}, allowed is any place apart from it"

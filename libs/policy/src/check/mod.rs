@@ -46,7 +46,7 @@ mod tests;
 
 pub use admission::{Admission, AdmittedProcess, AdmittedUser, AdmittedVolume};
 pub use denial::{Denial, Subject};
-pub use mounts::{SERVED_MOUNTS, check_volume};
+pub use mounts::{SERVED_MOUNTS, check_files, check_volume};
 pub use pod::{DEFAULT_SYSCTL, check_call, check_forward, check_pod, check_stats};
 pub use presence::{Lineup, Missing, Turn};
 pub use process::check_signal;

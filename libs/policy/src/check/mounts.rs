@@ -4,10 +4,12 @@
 //! engines bind from the host and for which the agent has its own (`/etc/hosts` and the like); or a volume of the pod. The
 //! first two are no offence. A bind without a volume is a path of the host, and no policy can allow that.
 
+use std::collections::BTreeMap;
+
 use super::admission::AdmittedVolume;
 use super::request::RequestedMount;
 use super::{DEFAULT_MOUNTS, Denial, Subject, shown_list};
-use crate::names::{GuestPath, shown};
+use crate::names::{GuestPath, Sha256Digest, shown};
 use crate::policy::{ContainerPolicy, Policy, Rule};
 use crate::volume::VolumeKind;
 
@@ -73,6 +75,34 @@ pub fn check_volume(policy: &Policy, kind: VolumeKind) -> Result<(), Denial> {
     })
 }
 
+/// Whether a volume's files are those that the policy names, if it names any.
+///
+/// # Errors
+/// [`Denial::File`]: the first that is other, missing or too many.
+pub fn check_files(
+    volume: &str,
+    allowed: &BTreeMap<String, Sha256Digest>,
+    found: &BTreeMap<String, Sha256Digest>,
+) -> Result<(), Denial> {
+    if allowed.is_empty() || allowed == found {
+        return Ok(());
+    }
+    let differs = |path: &&String| allowed.get(*path) != found.get(*path);
+    let path = allowed
+        .keys()
+        .chain(found.keys())
+        .find(differs)
+        .cloned()
+        .unwrap_or_default();
+    let said = |digest: Option<&Sha256Digest>| digest.map_or("not there".to_owned(), ToString::to_string);
+    Err(Denial::File {
+        volume: shown(volume),
+        given: said(found.get(&path)),
+        allowed: said(allowed.get(&path)),
+        path: shown(&path),
+    })
+}
+
 fn is_default(mount: &RequestedMount) -> bool {
     mount.volume.is_empty()
         && DEFAULT_MOUNTS
@@ -106,18 +136,18 @@ fn volume(container: &ContainerPolicy, subject: &Subject, mount: &RequestedMount
             },
         });
     };
-    let read_only = match &container.volumes {
+    let (read_only, files) = match &container.volumes {
         Rule::Any => {
             check_place(container, subject, &mount.destination)?;
-            mount.read_only
+            (mount.read_only, BTreeMap::new())
         }
         Rule::Only(list) => {
             let named = list
                 .iter()
                 .find(|volume| volume.destination.as_str() == mount.destination && volume.kind == kind);
             match named {
-                Some(volume) => volume.read_only || mount.read_only,
-                None if is_termination_log(container, mount, kind) => mount.read_only,
+                Some(volume) => (volume.read_only || mount.read_only, volume.files.clone()),
+                None if is_termination_log(container, mount, kind) => (mount.read_only, BTreeMap::new()),
                 None => {
                     return Err(Denial::Volume {
                         subject: subject.clone(),
@@ -134,6 +164,7 @@ fn volume(container: &ContainerPolicy, subject: &Subject, mount: &RequestedMount
         volume: mount.volume.clone(),
         kind,
         read_only,
+        files,
     })
 }
 

@@ -1,10 +1,10 @@
 //! The validated policy of one container.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Rule, Stdio};
 use crate::capability::Capability;
-use crate::names::{DigestRef, GuestPath, KeyId};
+use crate::names::{DigestRef, GuestPath, KeyId, Sha256Digest};
 use crate::pattern::EnvPattern;
 use crate::signal::Signal;
 use crate::volume::VolumeKind;
@@ -211,4 +211,6 @@ pub struct VolumePolicy {
     pub kind: VolumeKind,
     /// Whether the container only reads it, even where the host asks for more.
     pub read_only: bool,
+    /// Its files, exactly, by path; empty = any.
+    pub files: BTreeMap<String, Sha256Digest>,
 }

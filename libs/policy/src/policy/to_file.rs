@@ -199,6 +199,11 @@ fn volume(volume: &VolumePolicy) -> VolumeFile {
         destination: volume.destination.to_string(),
         kind: volume.kind.to_string(),
         read_only: Some(volume.read_only),
+        files: volume
+            .files
+            .iter()
+            .map(|(path, digest)| (path.clone(), digest.to_string()))
+            .collect(),
     }
 }
 

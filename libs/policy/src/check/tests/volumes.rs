@@ -1,5 +1,7 @@
 //! Mounts that are volumes of the pod.
 
+use std::collections::BTreeMap;
+
 use super::*;
 
 fn volume(destination: &str, kind: VolumeKind) -> RequestedMount {
@@ -31,6 +33,7 @@ fn t1_a_volume_is_mounted_where_the_policy_names_it_and_nowhere_else() {
         volume: "v".to_owned(),
         kind: VolumeKind::ConfigMap,
         read_only: true,
+        files: BTreeMap::new(),
     };
     assert_eq!(mounted(&policy, volume("/config", VolumeKind::ConfigMap)), [expected]);
     assert!(!mounted(&policy, volume("/cache", VolumeKind::EmptyDir))[0].read_only);
@@ -189,5 +192,39 @@ fn t1_only_kinds_that_some_container_may_mount_are_made() {
     assert_eq!(
         check_volume(&policy, VolumeKind::Secret).unwrap_err().to_string(),
         r#"policy denies volumes of kind secret: no container may mount one, allowed is "config-map", "hosts", "hostname", "resolv-conf", "termination-log""#
+    );
+}
+
+#[test]
+fn t1_files_that_the_policy_names_are_these_and_no_others() {
+    let digest = |byte: u8| Sha256Digest::from([byte; 32]);
+    let of = |files: &[(&str, u8)]| -> BTreeMap<String, Sha256Digest> {
+        files
+            .iter()
+            .map(|(path, byte)| ((*path).to_owned(), digest(*byte)))
+            .collect()
+    };
+    let line = |byte: u8| format!("files = {{ \"app.conf\" = \"{}\" }}", digest(byte));
+    let policy = list(&[("/config", "config-map", &line(1))]);
+    let admitted = mounted(&policy, volume("/config", VolumeKind::ConfigMap));
+    assert_eq!(admitted[0].files, of(&[("app.conf", 1)]));
+    assert_eq!(Policy::parse(&policy.to_toml()).unwrap(), policy);
+    let check = |found: &[(&str, u8)]| check_files("settings", &admitted[0].files, &of(found));
+    assert_eq!(check(&[("app.conf", 1)]), Ok(()));
+    assert_eq!(
+        check(&[("app.conf", 2)]).unwrap_err().to_string(),
+        format!(
+            "policy denies volume \"settings\": its file \"app.conf\" is {}, allowed by files is {}",
+            digest(2),
+            digest(1)
+        )
+    );
+    assert!(check(&[]).unwrap_err().to_string().contains("is not there"));
+    let more = check(&[("app.conf", 1), ("more", 3)]).unwrap_err().to_string();
+    assert!(more.contains("\"more\"") && more.ends_with("is not there"), "{more}");
+    assert_eq!(
+        check_files("v", &BTreeMap::new(), &of(&[("x", 1)])),
+        Ok(()),
+        "none are named: any"
     );
 }

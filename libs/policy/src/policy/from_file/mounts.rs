@@ -1,10 +1,12 @@
 //! The rules of what is mounted into a container.
 
+use std::collections::BTreeMap;
+
 use super::{Checked, MAX_TABLES, count, name, range};
 use crate::check::{DEFAULT_MOUNTS, reserved_for_volumes};
 use crate::error::{Place, PolicyError};
 use crate::file::{ContainerFile, VolumeFile, VolumesFile};
-use crate::names::GuestPath;
+use crate::names::{GuestPath, Sha256Digest};
 use crate::policy::{ModelMount, ModelPolicy, Rule, Tmpfs, VolumePolicy};
 use crate::volume::VolumeKind;
 
@@ -75,11 +77,27 @@ fn volume(place: &Place, file: &VolumeFile, taken: &mut Vec<GuestPath>) -> Check
     if let Some(reserved) = reserved_for_volumes(&path) {
         return Err(overlap(place, &path, reserved));
     }
+    let files = files(place, kind, &file.files)?;
     take(place, path, taken).map(|destination| VolumePolicy {
         destination,
+        files,
         kind,
         read_only: file.read_only.unwrap_or(kind.is_read_only()),
     })
+}
+
+/// Digests of what the host sends; of what containers write there are none.
+fn files(place: &Place, kind: VolumeKind, files: &BTreeMap<String, String>) -> Checked<BTreeMap<String, Sha256Digest>> {
+    let place = place.with("files");
+    count(&place, files.len(), 0, MAX_FILES)?;
+    if !files.is_empty() && matches!(kind, VolumeKind::EmptyDir | VolumeKind::TerminationLog) {
+        return Err(PolicyError::Text {
+            place,
+            rule: "a volume of this kind has no files from the host",
+        });
+    }
+    let one = |(path, digest): (&String, &String)| Ok((path.clone(), name(&place.with(path), digest)?));
+    files.iter().map(one).collect()
 }
 
 fn destination(place: &Place, text: &str, taken: &mut Vec<GuestPath>) -> Checked<GuestPath> {
@@ -119,3 +137,5 @@ fn overlap(place: &Place, path: &GuestPath, other: &str) -> PolicyError {
 
 /// 1 TiB.
 const MAX_TMPFS_MIB: u64 = 1 << 20;
+/// Files of a volume that are named.
+const MAX_FILES: u64 = 256;
