@@ -11,6 +11,7 @@ mod kills;
 mod light;
 mod network;
 mod operator;
+mod policy;
 mod record;
 mod task;
 mod tdx;
@@ -25,7 +26,7 @@ type Case = fn(&Fixture) -> anyhow::Result<()>;
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);
-    let groups: [(&str, &[(&str, Case)]); 12] = [
+    let groups: [(&str, &[(&str, Case)]); 13] = [
         ("light", light::CASES),
         ("content", content::CASES),
         ("broker", broker::CASES),
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         ("record", record::CASES),
         ("task", task::CASES),
         ("tdx", tdx::CASES),
+        ("policy", policy::CASES),
     ];
     let cases = groups.iter().flat_map(|(group, cases)| {
         cases

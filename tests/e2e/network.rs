@@ -41,6 +41,17 @@ pub(crate) const CASES: &[(&str, Case)] = &[
 const LIMIT: Duration = Duration::from_secs(60);
 const BOOT: Duration = Duration::from_secs(150);
 const MIB: usize = 1 << 20;
+/// Whom the guests of these tests speak to: name and web servers of node and other pod.
+const NETWORK: &str = r#"
+[network]
+ingress = ["8080/tcp"]
+egress = [
+    { to = "10.88.77.0/24", protocol = "udp", ports = [53] },
+    { to = "10.88.77.0/24", protocol = "tcp", ports = [9000] },
+    { to = "fd00:88:77::/64", protocol = "udp", ports = [53] },
+    { to = "fd00:88:77::/64", protocol = "tcp", ports = [9000] },
+]
+"#;
 const V4: &str = "10.88.77.1";
 const V6: &str = "fd00:88:77::1";
 
@@ -347,7 +358,7 @@ impl Lab {
 
     /// Runs a shell line in a guest on the pod's network, until it prints `word`.
     fn start(&self, f: &Fixture, line: &str, word: &str) -> Result<(Run, Child, String)> {
-        let policy = f.allowed(&f.shell(line))?;
+        let policy = f.allowed(&f.shell(line).container(NETWORK))?;
         let with = format!("network:{}", self.path("pod").display());
         let run = f.start(&policy, line).flags(&["--with-ns", &with]);
         let output = self.dir.join("output");

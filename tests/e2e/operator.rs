@@ -13,7 +13,7 @@ pub(crate) const CASES: &[(&str, Case)] = &[
 ];
 
 /// A command of `cellactl` for the pods of this stack.
-fn node(f: &Fixture, args: &[&str]) -> Result<String> {
+pub(crate) fn node(f: &Fixture, args: &[&str]) -> Result<String> {
     f.stack
         .cellactl(args.iter().copied().chain(["--config", f.stack.var("SHIM_CONFIG")]))
 }
