@@ -66,6 +66,7 @@ pub(super) fn build(args: &BuildArgs) -> Result<(Digest, u64), BuildError> {
         entrypoint: words("--entrypoint", &args.entrypoint)?,
         cmd: words("--cmd", &args.cmd)?,
         working_dir: args.workdir.clone().unwrap_or_default(),
+        volumes: BTreeMap::new(),
         stop_signal: String::new(),
         labels: BTreeMap::new(),
     };

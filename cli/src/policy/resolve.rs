@@ -13,17 +13,17 @@ use super::workload::{ContainerWork, KbsWork, MirrorWork, ModelWork, RegistryWor
 use crate::files::{self, FileError, MAX_TEXT};
 use crate::lint::{self, Suspicion};
 use crate::model::{Facts, FactsError};
-use crate::store::{Access, Artifact, StoreError};
+use crate::store::{Access, Artifact, Location, StoreError};
 
 /// The policy's file form; its rules are checked by `Policy::from_file`.
 pub(super) async fn resolve(workload: &WorkloadFile) -> Result<PolicyFile, ResolveError> {
     let mut container = Vec::with_capacity(workload.container.len());
     for work in &workload.container {
-        container.push(resolve_container(work, &workload.registry).await?);
+        container.push(resolve_container(work, workload).await?);
     }
     let mut model = Vec::with_capacity(workload.model.len());
     for work in &workload.model {
-        model.push(resolve_model(work, &workload.registry).await?);
+        model.push(resolve_model(work, workload).await?);
     }
     let registry = workload
         .registry
@@ -80,13 +80,26 @@ fn resolve_mirror(work: &MirrorWork) -> Result<MirrorFile, ResolveError> {
     })
 }
 
-async fn resolve_container(work: &ContainerWork, registries: &[RegistryWork]) -> Result<ContainerFile, ResolveError> {
-    let (reference, artifact) = pull(&work.image, registries).await?;
+async fn resolve_container(work: &ContainerWork, workload: &WorkloadFile) -> Result<ContainerFile, ResolveError> {
+    if work.image.is_empty() {
+        return Err(ResolveError::NoImage {
+            name: work.name.clone(),
+        });
+    }
+    let (reference, artifact) = pull(&work.image, workload).await?;
     let image = || work.image.clone();
     let config = artifact.config(MAX_CONFIG).await?;
     let config = ImageConfig::parse(&config).map_err(|source| ResolveError::Image { image: image(), source })?;
     let keys = layer_keys(&artifact.manifest, &config, &work.image)?;
     let run = &config.config;
+    let pod = match &work.kubernetes {
+        Some(pod) => Some(runtime::in_a_pod(run, pod).map_err(|source| ResolveError::InAPod {
+            container: work.name.clone(),
+            line: pod.line,
+            source,
+        })?),
+        None => None,
+    };
     let file = ContainerFile {
         name: work.name.clone(),
         image: reference.with_digest(artifact.digest).to_string(),
@@ -96,12 +109,22 @@ async fn resolve_container(work: &ContainerWork, registries: &[RegistryWork]) ->
         instances: work.instances.clone(),
         presence: work.presence,
         after: work.after.clone(),
-        args: runtime::args(run, work.args.as_ref()),
-        env: runtime::env(run, &work.env),
+        args: match &pod {
+            Some(pod) => Choice::Value(pod.args.clone()),
+            None => runtime::args(run, work.args.as_ref()),
+        },
+        env: runtime::env(run, &work.env, &work.env_allow),
         env_allow: work.env_allow.clone(),
         cwd: work.cwd.clone().unwrap_or_else(|| runtime::cwd(run)),
-        user: work.user.clone().unwrap_or_else(|| runtime::user(run)),
-        capabilities: work.capabilities.clone(),
+        user: match (&work.user, &pod) {
+            (Some(user), _) => user.clone(),
+            (None, Some(pod)) => pod.user.clone(),
+            (None, None) => runtime::user(run),
+        },
+        capabilities: match &pod {
+            Some(pod) => runtime::with_more(&work.capabilities, &pod.capabilities),
+            None => work.capabilities.clone(),
+        },
         privileged: work.privileged,
         new_privileges: work.new_privileges,
         exec: work.exec.clone(),
@@ -113,11 +136,17 @@ async fn resolve_container(work: &ContainerWork, registries: &[RegistryWork]) ->
         rlimits: work.rlimits,
         seccomp: work.seccomp,
         masked_paths: work.masked_paths,
-        signals: work.signals.clone().unwrap_or_else(|| runtime::signals(run)),
+        signals: match (&work.signals, &work.kubernetes) {
+            (Some(signals), _) => signals.clone(),
+            (None, pod) => runtime::signals(run, pod.as_ref().and_then(|pod| pod.stop_signal.as_deref())),
+        },
         volumes: work.volumes,
         mount: work.mount.clone(),
         tmpfs: work.tmpfs.clone(),
-        volume: work.volume.clone(),
+        volume: match &work.kubernetes {
+            Some(_) => runtime::with_volumes_of_the_image(run, work),
+            None => work.volume.clone(),
+        },
     };
     let what = format!("container {:?} variable", file.name);
     let mut suspicions = lint::variables(&what, &file.env, &work.allow_env);
@@ -151,8 +180,8 @@ fn layer_keys(manifest: &Manifest, config: &ImageConfig, name: &str) -> Result<V
     Ok(keys.into_iter().collect())
 }
 
-async fn resolve_model(work: &ModelWork, registries: &[RegistryWork]) -> Result<ModelFile, ResolveError> {
-    let (reference, artifact) = pull(&work.artifact, registries).await?;
+async fn resolve_model(work: &ModelWork, workload: &WorkloadFile) -> Result<ModelFile, ResolveError> {
+    let (reference, artifact) = pull(&work.artifact, workload).await?;
     let model = || work.artifact.clone();
     let facts = Facts::of(&artifact.manifest).map_err(|source| ResolveError::Model { model: model(), source })?;
     let disagree = |field, given: String, found: String| ResolveError::Disagree {
@@ -179,12 +208,18 @@ async fn resolve_model(work: &ModelWork, registries: &[RegistryWork]) -> Result<
     })
 }
 
-async fn pull(text: &str, registries: &[RegistryWork]) -> Result<(Reference, Artifact), ResolveError> {
+async fn pull(text: &str, workload: &WorkloadFile) -> Result<(Reference, Artifact), ResolveError> {
     let reference: Reference = text.parse().map_err(|source| ResolveError::Reference {
         text: text.to_owned(),
         source,
     })?;
-    let work = registries
+    if let Some(directory) = workload.layouts.get(text) {
+        let layout = Location::Layout(directory.clone());
+        let artifact = layout.open(&Access::default(), "amd64").await?;
+        return Ok((reference, artifact));
+    }
+    let work = workload
+        .registry
         .iter()
         .find(|registry| registry.name == reference.registry)
         .ok_or_else(|| ResolveError::Registry {
@@ -219,6 +254,16 @@ pub(crate) enum ResolveError {
     /// A registry that the workload does not name.
     #[error("{text}: the workload has no [[registry]] named {registry:?}, so the guest would not know how to reach it")]
     Registry { text: String, registry: String },
+    /// Nothing to run.
+    #[error("container {name:?}: image is missing")]
+    NoImage { name: String },
+    /// A pod's YAML and its image do not go together.
+    #[error("line {line}: container {container:?}")]
+    InAPod {
+        container: String,
+        line: usize,
+        source: runtime::InAPodError,
+    },
     /// Not an image that can be used.
     #[error("image {image}")]
     Image { image: String, source: ImageError },

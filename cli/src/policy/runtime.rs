@@ -2,8 +2,12 @@
 //! into the OCI specification, or the guest refuses the container.
 
 use cella_oci::image::RunConfig;
-use cella_policy::Signal;
-use cella_policy::file::{Choice, STOPPING, UserFile};
+use std::collections::BTreeMap;
+
+use cella_policy::file::{Choice, STOPPING, UserFile, VolumeFile};
+use cella_policy::{Signal, VolumeKind};
+
+use super::workload::{ContainerWork, KubernetesWork};
 
 /// Arguments: those given, else entry point and default arguments.
 pub(super) fn args(image: &RunConfig, given: Option<&Choice<Vec<String>>>) -> Choice<Vec<String>> {
@@ -14,8 +18,8 @@ pub(super) fn args(image: &RunConfig, given: Option<&Choice<Vec<String>>>) -> Ch
 }
 
 /// Environment: the image's, or containerd's search path where the image has none at all, with `more` over it. The
-/// variable that comes with a terminal is the guest's business.
-pub(super) fn env(image: &RunConfig, more: &[String]) -> Vec<String> {
+/// variable that comes with a terminal is the guest's business. What `patterns` leaves to the cluster by its name is not the image's to say.
+pub(super) fn env(image: &RunConfig, more: &[String], patterns: &[String]) -> Vec<String> {
     let default_path = [DEFAULT_PATH.to_owned()];
     let base: &[String] = if image.env.is_empty() {
         &default_path
@@ -29,6 +33,7 @@ pub(super) fn env(image: &RunConfig, more: &[String]) -> Vec<String> {
             None => env.push(pair.clone()),
         }
     }
+    env.retain(|pair| more.contains(pair) || !patterns.iter().any(|pattern| self::name(pattern) == name(pair)));
     env
 }
 
@@ -54,15 +59,128 @@ pub(super) fn user(image: &RunConfig) -> Choice<UserFile> {
 }
 
 /// Signals: those by which programs are asked to end, and the one that the image names for it, if it is one.
-pub(super) fn signals(image: &RunConfig) -> Choice<Vec<String>> {
+pub(super) fn signals(image: &RunConfig, given: Option<&str>) -> Choice<Vec<String>> {
     let mut names = STOPPING.map(str::to_owned).to_vec();
-    if let Ok(signal) = image.stop_signal.parse::<Signal>() {
+    if let Ok(signal) = given.unwrap_or(&image.stop_signal).parse::<Signal>() {
         let name = signal.to_string();
         if !names.contains(&name) && signal != Signal::KILL {
             names.push(name);
         }
     }
     Choice::Value(names)
+}
+
+/// What the kubelet and containerd make of a container of a pod.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct InAPod {
+    pub(super) args: Vec<String>,
+    pub(super) user: Choice<UserFile>,
+    pub(super) capabilities: Vec<String>,
+}
+
+/// What a pod says and its image does not let be.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum InAPodError {
+    /// `runAsNonRoot`, and root.
+    #[error("runAsNonRoot, but it would run as root: say runAsUser, or take another image")]
+    Root,
+    /// A user by name, and groups that nobody here can add to it.
+    #[error("runAsNonRoot, runAsGroup or further groups, but its image's user {user:?} is a name: say runAsUser")]
+    Named { user: String },
+    /// Nothing to run.
+    #[error("neither it nor its image says what to run")]
+    NoProgram,
+}
+
+/// Command line, user and capabilities. Kubernetes gives a container the engine's usual capabilities; only root has a use for them.
+pub(super) fn in_a_pod(image: &RunConfig, pod: &KubernetesWork) -> Result<InAPod, InAPodError> {
+    let (entrypoint, cmd) = (image.entrypoint.as_slice(), image.cmd.as_slice());
+    let args = match (pod.command.as_deref(), pod.args.as_deref()) {
+        (None, None) => [entrypoint, cmd].concat(),
+        (None, Some(args)) => [entrypoint, args].concat(),
+        (Some(command), args) => [command, args.unwrap_or_default()].concat(),
+    };
+    if args.is_empty() {
+        return Err(InAPodError::NoProgram);
+    }
+    let numbers = match (pod.user, image.user.as_str()) {
+        (Some(uid), _) => Some((uid, 0)),
+        (None, "") => Some((0, 0)),
+        (None, text) => numeric_user(text).map(|user| (user.uid, user.gid)),
+    };
+    let Some((uid, gid)) = numbers else {
+        if pod.not_root || pod.group.is_some() || !pod.groups.is_empty() {
+            return Err(InAPodError::Named {
+                user: image.user.clone(),
+            });
+        }
+        return Ok(InAPod {
+            args,
+            user: Choice::Word("image".to_owned()),
+            capabilities: pod.add.clone(),
+        });
+    };
+    if uid == 0 && pod.not_root {
+        return Err(InAPodError::Root);
+    }
+    let mut groups = pod.groups.clone();
+    groups.sort_unstable();
+    groups.dedup();
+    let usual = if uid == 0 { USUAL.as_slice() } else { &[] };
+    let is_dropped = |name: &str| pod.drop.iter().any(|drop| drop == "ALL" || drop == name);
+    let mut capabilities: Vec<String> = usual
+        .iter()
+        .filter(|name| !is_dropped(name))
+        .map(|&name| name.to_owned())
+        .collect();
+    for name in &pod.add {
+        if !capabilities.contains(name) {
+            capabilities.push(name.clone());
+        }
+    }
+    Ok(InAPod {
+        args,
+        user: Choice::Value(UserFile {
+            uid,
+            gid: pod.group.unwrap_or(gid),
+            additional_gids: groups,
+        }),
+        capabilities,
+    })
+}
+
+/// A pod's volumes, and where its root is read-only the folders that the image wants to write to: the shim asks for memory there.
+pub(super) fn with_volumes_of_the_image(image: &RunConfig, work: &ContainerWork) -> Vec<VolumeFile> {
+    let mut volumes = work.volume.clone();
+    if work.readonly_rootfs != Choice::Value(true) {
+        return volumes;
+    }
+    for folder in image.volumes.keys() {
+        let folder = folder.trim_end_matches('/');
+        let tmpfs = work.tmpfs.iter().map(|tmpfs| &tmpfs.destination);
+        let mut taken = volumes.iter().map(|volume| &volume.destination).chain(tmpfs);
+        if !folder.is_empty() && !taken.any(|other| other == folder) {
+            volumes.push(VolumeFile {
+                destination: folder.to_owned(),
+                kind: VolumeKind::EmptyDir.to_string(),
+                read_only: Some(false),
+                files: BTreeMap::new(),
+            });
+        }
+    }
+    volumes
+}
+
+/// A list and more; any stays any.
+pub(super) fn with_more(list: &Choice<Vec<String>>, more: &[String]) -> Choice<Vec<String>> {
+    match list {
+        Choice::Word(_) => list.clone(),
+        Choice::Value(names) => {
+            let new = more.iter().filter(|name| !names.contains(name));
+            Choice::Value(names.iter().chain(new).cloned().collect())
+        }
+    }
 }
 
 /// `uid` or `uid:gid`; without a group it is 0, as containerd has it for a user that it cannot look up.
@@ -87,6 +205,23 @@ fn name(pair: &str) -> &str {
 }
 
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// Capabilities that containerd gives every container of a pod.
+const USUAL: [&str; 14] = [
+    "AUDIT_WRITE",
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "MKNOD",
+    "NET_BIND_SERVICE",
+    "NET_RAW",
+    "SETFCAP",
+    "SETGID",
+    "SETPCAP",
+    "SETUID",
+    "SYS_CHROOT",
+];
 /// containerd's: beyond it a number is taken for a name.
 const MAX_ID: u32 = i32::MAX.unsigned_abs();
 
@@ -117,10 +252,92 @@ mod tests {
 
     #[test]
     fn variables_override_in_place() {
-        assert_eq!(env(&image(), &[]), ["A=1", "B=2"]);
-        assert_eq!(env(&image(), &strings(&["C=3", "A=4"])), ["A=4", "B=2", "C=3"]);
-        assert_eq!(env(&RunConfig::default(), &strings(&["A=1"])), [DEFAULT_PATH, "A=1"]);
-        assert_eq!(env(&RunConfig::default(), &strings(&["PATH=/x"])), ["PATH=/x"]);
+        assert_eq!(env(&image(), &[], &[]), ["A=1", "B=2"]);
+        assert_eq!(env(&image(), &strings(&["C=3", "A=4"]), &[]), ["A=4", "B=2", "C=3"]);
+        assert_eq!(
+            env(&RunConfig::default(), &strings(&["A=1"]), &[]),
+            [DEFAULT_PATH, "A=1"]
+        );
+        assert_eq!(env(&RunConfig::default(), &strings(&["PATH=/x"]), &[]), ["PATH=/x"]);
+    }
+
+    #[test]
+    fn a_pod_replaces_what_its_image_says() {
+        let pod = |change: fn(&mut KubernetesWork)| {
+            let mut pod = KubernetesWork::default();
+            change(&mut pod);
+            in_a_pod(&image(), &pod)
+        };
+        let args = |change| pod(change).unwrap().args.join(" ");
+        assert_eq!(args(|_| {}), "/x -y");
+        assert_eq!(args(|pod| pod.args = Some(strings(&["-z"]))), "/x -z");
+        assert_eq!(args(|pod| pod.command = Some(strings(&["/c"]))), "/c");
+        let root = pod(|pod| pod.drop = strings(&["NET_RAW", "MKNOD"])).unwrap();
+        assert!(root.capabilities.contains(&"CHOWN".to_owned()) && !root.capabilities.contains(&"NET_RAW".to_owned()));
+        let none = pod(|pod| {
+            pod.drop = strings(&["ALL"]);
+            pod.add = strings(&["NET_BIND_SERVICE"]);
+        });
+        assert_eq!(none.unwrap().capabilities, ["NET_BIND_SERVICE"]);
+        let user = pod(|pod| {
+            pod.user = Some(1000);
+            pod.groups = vec![7, 5, 7];
+        })
+        .unwrap();
+        assert!(
+            user.capabilities.is_empty(),
+            "the usual ones are of no use to others than root"
+        );
+        let ids = UserFile {
+            uid: 1000,
+            gid: 0,
+            additional_gids: vec![5, 7],
+        };
+        assert_eq!(user.user, Choice::Value(ids));
+        assert_eq!(pod(|pod| pod.not_root = true), Err(InAPodError::Root));
+        let named = RunConfig {
+            user: "www".to_owned(),
+            ..image()
+        };
+        assert_eq!(
+            in_a_pod(&named, &KubernetesWork::default()).unwrap().user,
+            Choice::Word("image".to_owned())
+        );
+        let in_group = KubernetesWork {
+            group: Some(5),
+            ..KubernetesWork::default()
+        };
+        assert!(matches!(in_a_pod(&named, &in_group), Err(InAPodError::Named { .. })));
+        assert_eq!(
+            in_a_pod(&RunConfig::default(), &KubernetesWork::default()),
+            Err(InAPodError::NoProgram)
+        );
+    }
+
+    #[test]
+    fn a_folder_of_the_image_is_memory_where_the_root_is_read_only() {
+        let image = RunConfig {
+            volumes: [("/data/".to_owned(), Default::default())].into(),
+            ..image()
+        };
+        let mut work = ContainerWork::named("server");
+        let volumes = with_volumes_of_the_image(&image, &work);
+        assert_eq!(
+            (volumes[0].destination.as_str(), volumes[0].kind.as_str()),
+            ("/data", "empty-dir")
+        );
+        work.volume = volumes;
+        assert_eq!(with_volumes_of_the_image(&image, &work).len(), 1);
+        work.volume.clear();
+        work.readonly_rootfs = Choice::Value(false);
+        assert!(with_volumes_of_the_image(&image, &work).is_empty());
+    }
+
+    #[test]
+    fn what_the_cluster_chooses_is_not_the_images() {
+        let patterns = strings(&["A=<text>"]);
+        assert_eq!(env(&image(), &[], &patterns), ["B=2"]);
+        assert_eq!(env(&image(), &strings(&["A=4"]), &patterns), ["A=4", "B=2"]);
     }
 
     #[test]
@@ -149,7 +366,7 @@ mod tests {
                 stop_signal: signal.to_owned(),
                 ..image()
             };
-            match signals(&image) {
+            match signals(&image, None) {
                 Choice::Value(names) => names.join(" "),
                 Choice::Word(word) => word,
             }

@@ -299,8 +299,8 @@ share-process-namespace = true
         "and the host's HOSTNAME, KUBERNETES_*",
         "host runs     /bin/health -q",
         "volume        config-map at /config, read-only: files of the host's",
-        "host may set  kernel parameters net.core.somaxconn",
-        "host reaches  TCP ports 8080",
+        "host may set  kernel parameter net.core.somaxconn",
+        "host reaches  TCP port 8080",
         "may see and signal each other's",
         "the host's on top of it",
     ] {

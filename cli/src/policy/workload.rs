@@ -1,5 +1,6 @@
 //! The workload as its owner describes it: a policy in which the machine fills in what it can find out.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use cella_policy::file::{
@@ -9,7 +10,7 @@ use cella_policy::file::{
 use serde::Deserialize;
 
 /// The whole file. Unknown keys are refused by name.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct WorkloadFile {
     /// Together with `revision` or not at all.
@@ -27,6 +28,9 @@ pub(super) struct WorkloadFile {
     pub(super) container: Vec<ContainerWork>,
     #[serde(default)]
     pub(super) model: Vec<ModelWork>,
+    /// Images that lie on this machine: reference, directory of an OCI layout.
+    #[serde(skip)]
+    pub(super) layouts: BTreeMap<String, PathBuf>,
 }
 
 /// `[kbs]`.
@@ -71,11 +75,12 @@ pub(super) struct MirrorWork {
 }
 
 /// `[[container]]`: the keys of a policy, and these.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct ContainerWork {
     pub(super) name: String,
-    /// By tag or by digest.
+    /// By tag or by digest. Left out only where a pod's YAML says it.
+    #[serde(default)]
     pub(super) image: String,
     /// Default: the keys that its layers name.
     pub(super) image_keys: Option<Vec<String>>,
@@ -138,6 +143,45 @@ pub(super) struct ContainerWork {
     pub(super) tmpfs: Vec<TmpfsFile>,
     #[serde(default)]
     pub(super) volume: Vec<VolumeFile>,
+    /// What a pod's YAML says in terms of an image that is not known yet.
+    #[serde(skip)]
+    pub(super) kubernetes: Option<KubernetesWork>,
+}
+
+/// A container of a pod, as far as its image decides what it means.
+#[derive(Debug, Default)]
+pub(super) struct KubernetesWork {
+    /// Where in the YAML.
+    pub(super) line: usize,
+    /// In place of the image's entry point and arguments.
+    pub(super) command: Option<Vec<String>>,
+    /// In place of the image's arguments.
+    pub(super) args: Option<Vec<String>>,
+    /// In place of the image's.
+    pub(super) stop_signal: Option<String>,
+    /// `runAsUser`.
+    pub(super) user: Option<u32>,
+    /// `runAsGroup`.
+    pub(super) group: Option<u32>,
+    /// `supplementalGroups`, `fsGroup`.
+    pub(super) groups: Vec<u32>,
+    /// `runAsNonRoot`.
+    pub(super) not_root: bool,
+    /// Capabilities beyond the usual ones, and those that are taken away; `ALL` may be.
+    pub(super) add: Vec<String>,
+    pub(super) drop: Vec<String>,
+}
+
+impl ContainerWork {
+    /// Everything at its default.
+    pub(super) fn named(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            instances: one(),
+            readonly_rootfs: read_only(),
+            ..Self::default()
+        }
+    }
 }
 
 /// `[[model]]`: everything but the artifact is read from its manifest; what is given here must agree with it.

@@ -128,6 +128,9 @@ pub struct RunConfig {
     /// Working directory.
     #[serde(deserialize_with = "null_is_empty", skip_serializing_if = "String::is_empty")]
     pub working_dir: String,
+    /// Folders that shall be volumes, as tables without content.
+    #[serde(deserialize_with = "null_is_empty", skip_serializing_if = "BTreeMap::is_empty")]
+    pub volumes: BTreeMap<String, Nothing>,
     /// The signal by which it is asked to end; empty = SIGTERM.
     #[serde(deserialize_with = "null_is_empty", skip_serializing_if = "String::is_empty")]
     pub stop_signal: String,
@@ -135,6 +138,10 @@ pub struct RunConfig {
     #[serde(deserialize_with = "null_is_empty", skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
 }
+
+/// A table without content.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Nothing {}
 
 /// The layers of an image.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
