@@ -2,7 +2,7 @@
 //!
 //! The file is the host's word about the workload. It is read with a bound, translated and sent to the agent, which decides.
 
-pub mod oci;
+pub use cella_bundle::oci;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

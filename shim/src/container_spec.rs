@@ -14,14 +14,12 @@
 //!
 //! Dropping can only give the container less than the host asked for: the agent starts from nothing and adds what the
 //! policy names. Bind mounts become volumes ([`crate::volumes`]); namespaces of the host are named, so that the agent can
-//! refuse them by name (`isolation`).
-
-mod isolation;
+//! refuse them by name (`cella_bundle`).
 
 use cella_protos::agent;
 use containerd_shim::protos::types::mount::Mount as TaskMount;
 
-pub use isolation::{Neighbours, host_namespaces};
+pub use cella_bundle::{Neighbours, host_namespaces};
 
 use crate::bundle::oci::{Capabilities, Mount, Process, Resources, Rlimit, Spec, User};
 
@@ -82,10 +80,10 @@ pub fn translate(spec: &Spec, terminal: bool, neighbours: &Neighbours) -> agent:
         .flatten()
         .map(|hook| hook.path.clone())
         .collect();
-    let namespaces = isolation::namespaces(spec, neighbours);
+    let namespaces = cella_bundle::namespaces(spec, neighbours);
     out.shared_pid_namespace = namespaces.shared_pid;
     out.host_namespaces = namespaces.of_the_host;
-    out.privileged = isolation::privileged(spec);
+    out.privileged = cella_bundle::privileged(spec);
     out.seccomp = spec
         .linux
         .seccomp

@@ -22,7 +22,6 @@
 mod error;
 mod message;
 mod read;
-mod source;
 mod watch;
 
 use std::collections::BTreeMap;
@@ -30,16 +29,17 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use cella_bundle::derived_name;
 use cella_protos::agent::{self, PutVolumeRequest, VolumeFile};
 use sha2::{Digest, Sha256};
 use slog::{Logger, debug, info};
 use tokio::task::AbortHandle;
 
+pub use cella_bundle::{Foreign, Source, classify};
 pub use cella_policy::VolumeKind;
 pub use error::VolumeError;
 pub use message::MAX_MESSAGE;
 pub use read::{MAX_BYTES, MAX_FILES, ReadError, read};
-pub use source::{Foreign, Source, classify};
 
 use crate::agent::{Agent, AgentError};
 use crate::bundle::oci;
@@ -359,13 +359,6 @@ fn agent_name(volume: &str) -> String {
     } else {
         derived_name("v", volume)
     }
-}
-
-/// A name for what `source` names. Kubernetes' names of volumes have no dot, so it is nobody else's.
-fn derived_name(prefix: &str, source: &str) -> String {
-    let hash = hex::encode(Sha256::digest(source));
-    let prefix: String = prefix.chars().take(40).collect();
-    format!("{prefix}.{}", hash.get(..16).unwrap_or(&hash))
 }
 
 fn digest(files: &[VolumeFile]) -> [u8; 32] {

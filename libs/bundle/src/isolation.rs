@@ -3,7 +3,7 @@
 //! containerd names the pod's namespaces by a process of the sandbox, `/proc/<pid>/ns/ipc`, and that process is QEMU: the path
 //! itself says nothing. Whether a namespace is the pod's or the host's is told by the sandbox's own specification.
 
-use crate::bundle::oci::Spec;
+use crate::oci::Spec;
 
 /// Namespaces that a container has of its own or of its pod; those of type cgroup, time and user are the agent's business.
 const NAMESPACES: [&str; 5] = ["ipc", "mount", "network", "pid", "uts"];
@@ -30,9 +30,11 @@ pub enum Neighbours {
 
 /// What comes of a specification's namespaces.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Namespaces {
-    pub(super) shared_pid: bool,
-    pub(super) of_the_host: Vec<String>,
+pub struct Namespaces {
+    /// It wants the pod's process namespace.
+    pub shared_pid: bool,
+    /// Types of namespaces of the host that it wants.
+    pub of_the_host: Vec<String>,
 }
 
 /// The host's namespaces that a sandbox was given: those that its specification does not name.
@@ -41,7 +43,8 @@ pub fn host_namespaces(sandbox: &Spec) -> Vec<String> {
     missing.map(str::to_owned).collect()
 }
 
-pub(super) fn namespaces(spec: &Spec, neighbours: &Neighbours) -> Namespaces {
+/// Whose namespaces the container asks for.
+pub fn namespaces(spec: &Spec, neighbours: &Neighbours) -> Namespaces {
     let of_the_host = NAMESPACES
         .into_iter()
         .filter(|kind| match (path(spec, kind), neighbours) {
@@ -63,7 +66,7 @@ pub(super) fn namespaces(spec: &Spec, neighbours: &Neighbours) -> Namespaces {
 }
 
 /// Whether the container is what CRI calls privileged: OCI has no word for it, but its parts are there.
-pub(super) fn privileged(spec: &Spec) -> bool {
+pub fn privileged(spec: &Spec) -> bool {
     let bounding = &spec.process.capabilities.bounding;
     EVERYTHING.iter().all(|name| bounding.iter().any(|has| has == name))
         && spec.linux.masked_paths.is_empty()

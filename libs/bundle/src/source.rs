@@ -6,7 +6,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::VolumeKind;
+use cella_policy::VolumeKind;
+use sha2::{Digest, Sha256};
 
 /// A bind mount, understood.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,7 +103,7 @@ fn name_of_plugin(plugin: &str) -> String {
     } else {
         "a"
     };
-    format!("{article} {} volume", crate::untrusted::printable(name, 64))
+    format!("{article} {} volume", plain(name))
 }
 
 /// What follows `…/pods/<uid>/`.
@@ -152,7 +153,7 @@ fn of_part(volume: &str, source: &str) -> Result<Source, Foreign> {
             "a subPath of an emptyDir, whose folders are the guest's own, so that the host cannot name them,",
         )),
         Some((_, Some(kind))) => Ok(Source::Files {
-            volume: super::derived_name(volume, source),
+            volume: derived_name(volume, source),
             kind,
             follow: false,
         }),
@@ -173,6 +174,19 @@ fn of_containerd(parts: &[&str]) -> Option<Source> {
         [.., root, "containers", _, "volumes", _] if root.starts_with("io.containerd.") => Some(Source::ImageDefined),
         _ => None,
     }
+}
+
+/// A name for what `source` names. Kubernetes' names of volumes have no dot, so it is nobody else's.
+pub fn derived_name(prefix: &str, source: &str) -> String {
+    let hash = hex::encode(Sha256::digest(source));
+    let prefix: String = prefix.chars().take(40).collect();
+    format!("{prefix}.{}", hash.get(..16).unwrap_or(&hash))
+}
+
+/// At most 64 characters that can stand in an error.
+fn plain(name: &str) -> String {
+    let clean = |c: char| if c == ' ' || c.is_ascii_graphic() { c } else { '?' };
+    name.chars().map(clean).take(64).collect()
 }
 
 fn served(kind: VolumeKind) -> Source {
