@@ -6,10 +6,13 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::Deserialize;
+
 use crate::names::shown;
 
 /// What a volume is, in the words of the agent's API and of Kubernetes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum VolumeKind {
     /// Empty memory that the pod's containers share.
     EmptyDir,
@@ -109,6 +112,10 @@ mod tests {
     fn every_kind_is_read_back_from_its_name() {
         for kind in VolumeKind::ALL {
             assert_eq!(kind.to_string().parse(), Ok(kind));
+            assert_eq!(
+                serde_json::from_str::<VolumeKind>(&format!("\"{kind}\"")).unwrap(),
+                kind
+            );
         }
     }
 

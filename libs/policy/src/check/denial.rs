@@ -3,8 +3,10 @@
 //! Each denial says which rule, which field, what was asked for and what would be allowed.
 
 use std::fmt;
+use std::net::IpAddr;
 
 use crate::form::Form;
+use crate::policy::{Port, Protocol};
 
 /// One reason. Text that came from the host is quoted, escaped and cut; the policy's own text is public.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -246,6 +248,22 @@ pub enum Denial {
     /// What containers use.
     #[error("policy denies statistics: [pod] stats is \"deny\", allowed is nothing")]
     Stats,
+    /// Somebody whom containers may not speak to.
+    #[error(
+        "policy denies connecting to {to} {protocol} {port}: [network] egress does not name it, allowed is {allowed}"
+    )]
+    Connect {
+        to: IpAddr,
+        protocol: Protocol,
+        port: u16,
+        allowed: String,
+    },
+    /// A port that clients may not use.
+    #[error("policy denies clients at {port}: [network] ingress does not name it, allowed is {allowed}")]
+    Client { port: Port, allowed: String },
+    /// A port that clients may use, while a required container is not there.
+    #[error("policy denies clients at {port}: the ingress is shut, {missing}")]
+    ClientShut { port: Port, missing: String },
     /// Packets of the pod's containers that no rule lets out. Where they were going is not said: a container chooses it.
     #[error(
         "policy denies packets: [network] egress does not name where at most {packets} of the pod's containers were going"

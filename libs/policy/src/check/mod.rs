@@ -36,9 +36,11 @@
 mod admission;
 mod denial;
 mod mounts;
+mod network;
 mod pod;
 mod presence;
 mod process;
+mod question;
 mod request;
 
 #[cfg(test)]
@@ -47,9 +49,11 @@ mod tests;
 pub use admission::{Admission, AdmittedProcess, AdmittedUser, AdmittedVolume};
 pub use denial::{Denial, Subject};
 pub use mounts::{SERVED_MOUNTS, check_files, check_volume};
+pub use network::{check_egress, check_ingress};
 pub use pod::{DEFAULT_SYSCTL, check_call, check_forward, check_pod, check_stats};
 pub use presence::{Lineup, Missing, Turn};
 pub use process::check_signal;
+pub use question::{Judge, Question};
 pub use request::{ContainerRequest, ProcessRequest, RequestedMount, RequestedRlimit};
 
 pub(crate) use mounts::reserved_for_volumes;

@@ -1,12 +1,15 @@
-//! What the host asks for, as it came, and how much of it is looked at. All of it is untrusted.
+//! What the host asks for, as it came, and how much of it is looked at. All of it is untrusted. Read from JSON only by tools.
 
 use std::collections::BTreeMap;
+
+use serde::Deserialize;
 
 use super::{Denial, Subject};
 use crate::volume::VolumeKind;
 
 /// The agent API's CreateContainer.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct ContainerRequest {
     /// The policy's name for the container where the host knows one, else empty.
     pub name: String,
@@ -39,7 +42,8 @@ pub struct ContainerRequest {
 }
 
 /// A process, as it is asked for: a container's first, or the agent API's ExecProcess.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct ProcessRequest {
     /// Process arguments.
     pub args: Vec<String>,
@@ -66,7 +70,8 @@ pub struct ProcessRequest {
 }
 
 /// A mount. Its source on the host is not here: the agent never uses it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct RequestedMount {
     /// Path in the container.
     pub destination: String,
@@ -81,7 +86,8 @@ pub struct RequestedMount {
 }
 
 /// A resource limit.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct RequestedRlimit {
     /// `RLIMIT_NOFILE`, …
     pub kind: String,

@@ -5,6 +5,8 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
+use serde::Deserialize;
+
 use super::Rule;
 use crate::names::NameError;
 
@@ -31,7 +33,8 @@ pub struct Destination {
 }
 
 /// A port of the pod's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(try_from = "String")]
 pub struct Port {
     /// Its number, never 0.
     pub port: u16,
@@ -40,7 +43,8 @@ pub struct Port {
 }
 
 /// What is spoken over IP.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Protocol {
     /// TCP.
     Tcp,
@@ -89,6 +93,14 @@ impl FromStr for Port {
             Ok(protocol @ (Protocol::Tcp | Protocol::Udp)) => Ok(Self { port, protocol }),
             _ => Err(wrong()),
         }
+    }
+}
+
+impl TryFrom<String> for Port {
+    type Error = NameError;
+
+    fn try_from(text: String) -> Result<Self, NameError> {
+        text.parse()
     }
 }
 

@@ -1,11 +1,13 @@
 //! T1: one change in each field of what the host asks for, one denial for each.
 
 mod bounds;
+mod bytes;
 mod calls;
 mod entries;
 mod exec;
 mod freedom;
 mod presence;
+mod question;
 mod volumes;
 
 use super::*;
