@@ -1,6 +1,7 @@
 //! `cellactl policy`: what a guest obeys, written from a short description of the workload.
 
 mod from_pod;
+mod judge;
 mod resolve;
 mod runtime;
 mod words;
@@ -16,6 +17,7 @@ use cella_policy::initdata::{self, Algorithm, Initdata, InitdataError};
 use cella_policy::{Policy, PolicyError};
 
 use self::from_pod::{FromPodArgs, PodError};
+use self::judge::{JudgeError, TestArgs};
 use self::resolve::ResolveError;
 use self::workload::{WorkloadError, WorkloadFile};
 use crate::files::{self, FileError, MAX_TEXT};
@@ -30,6 +32,8 @@ pub(crate) enum PolicyCommand {
     FromPod(FromPodArgs),
     /// Say in words what a policy newly allows and what no longer: two initdata documents, or policies (cella.toml).
     Diff(DiffArgs),
+    /// Say what a guest with this policy would answer to a request: a bundle of OCI, or questions in JSON.
+    Test(TestArgs),
     /// Say in plain words what an initdata document, or a policy (cella.toml), allows and what it leaves to the host.
     #[command(alias = "show")]
     Explain(DocumentArgs),
@@ -98,6 +102,10 @@ pub(crate) async fn run(command: PolicyCommand) -> Result<String, PolicyCommandE
         PolicyCommand::Write(args) => write(args).await,
         PolicyCommand::FromPod(args) => from_pod(args).await,
         PolicyCommand::Diff(args) => diff(&args),
+        PolicyCommand::Test(args) => {
+            let (policy, _) = policy_of(&args.document)?;
+            Ok(judge::run(&policy, &args)?)
+        }
         PolicyCommand::Explain(args) => explain(&args),
         PolicyCommand::Digest(args) => {
             let (document, _) = read(&args.document)?;
@@ -218,6 +226,9 @@ pub(crate) enum PolicyCommandError {
     /// The workload.
     #[error(transparent)]
     Workload(#[from] WorkloadError),
+    /// A request.
+    #[error(transparent)]
+    Judge(#[from] JudgeError),
     /// A pod that becomes no policy.
     #[error("{}", path.display())]
     Pod { path: PathBuf, source: PodError },

@@ -1,5 +1,7 @@
 //! From a workload and a registry to a policy that the guest reads.
 
+mod kubernetes;
+
 use std::fs;
 use std::path::PathBuf;
 
