@@ -159,6 +159,15 @@ pub enum Denial {
         kind: &'static str,
         allowed: String,
     },
+    /// A volume whose files the policy names is not there.
+    #[error(
+        "policy denies {subject}: mount {destination} is missing, it must be a volume of kind {kind} with the files of its entry in volume"
+    )]
+    MissingVolume {
+        subject: Subject,
+        destination: String,
+        kind: &'static str,
+    },
     /// A file of a volume whose files the policy names.
     #[error("policy denies volume {volume}: its file {path} is {given}, allowed by files is {allowed}")]
     File {

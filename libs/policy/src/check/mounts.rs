@@ -10,7 +10,7 @@ use super::admission::AdmittedVolume;
 use super::request::RequestedMount;
 use super::{DEFAULT_MOUNTS, Denial, Subject, shown_list};
 use crate::names::{GuestPath, Sha256Digest, shown};
-use crate::policy::{ContainerPolicy, Policy, Rule};
+use crate::policy::{ContainerPolicy, Policy, Rule, VolumePolicy};
 use crate::volume::VolumeKind;
 
 /// What engines bind from the host and the agent serves itself. A volume there is used where the policy names it, and
@@ -44,7 +44,21 @@ pub(super) fn check(
             Err(denial) => return Err(denial),
         }
     }
-    Ok(admitted)
+    // Whose files are pinned is there for a reason: without it the program would find what its image has in its place.
+    let is_missing = |volume: &&VolumePolicy| {
+        !volume.files.is_empty()
+            && !admitted
+                .iter()
+                .any(|one| one.destination == volume.destination.as_str())
+    };
+    match container.volumes.only().into_iter().flatten().find(is_missing) {
+        Some(volume) => Err(Denial::MissingVolume {
+            subject: subject.clone(),
+            destination: volume.destination.to_string(),
+            kind: volume.kind.as_str(),
+        }),
+        None => Ok(admitted),
+    }
 }
 
 /// Whether a volume of `kind` may be made at all: some container may mount it, or the agent serves its own in its place and

@@ -8,12 +8,13 @@ use super::*;
 
 /// A policy that leaves nothing to the host, and a request that it allows, with something in every field that may have something.
 fn exact() -> Policy {
+    let files = format!("files = {{ a = \"sha256:{}\" }}", "22".repeat(32));
     let text = EXAMPLE
         .replacen("hostname = \"\"", "hostname = \"cell\"", 1)
         .replacen("additional-gids = []", "additional-gids = [10]", 1)
         .replacen(
             "[[model]]",
-            "[[container.volume]]\ndestination = \"/config\"\nkind = \"config-map\"\n\n[[model]]",
+            &format!("[[container.volume]]\ndestination = \"/config\"\nkind = \"config-map\"\n{files}\n\n[[model]]"),
             1,
         );
     Policy::parse(&text).unwrap()

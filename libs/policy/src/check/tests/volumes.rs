@@ -209,6 +209,11 @@ fn t1_files_that_the_policy_names_are_these_and_no_others() {
     let admitted = mounted(&policy, volume("/config", VolumeKind::ConfigMap));
     assert_eq!(admitted[0].files, of(&[("app.conf", 1)]));
     assert_eq!(Policy::parse(&policy.to_toml()).unwrap(), policy);
+    assert_eq!(
+        denied_by(&policy, |_| {}).to_string(),
+        "policy denies container \"server\": mount /config is missing, it must be a volume of kind config-map with the files of \
+         its entry in volume"
+    );
     let check = |found: &[(&str, u8)]| check_files("settings", &admitted[0].files, &of(found));
     assert_eq!(check(&[("app.conf", 1)]), Ok(()));
     assert_eq!(
