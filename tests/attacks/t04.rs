@@ -1,13 +1,98 @@
 //! T4: metrics as a side channel.
-use crate::attack::{Open, Threat};
+use std::{process::Command, time::Duration};
+
+use anyhow::{Result, ensure};
+use cella_tests::{Fixture, process::run};
+
+use crate::attack::{Attack, Ground, On, Seen, Threat, last_line};
 
 pub(crate) const THREAT: Threat = Threat {
     number: 4,
     title: "Metrics as a side channel",
-    attacks: &[],
-    open: &[Open {
+    attacks: &[Attack {
         name: "prompts_told_apart_by_statistics",
-        part: "two prompts told apart by the statistics of the container that reads them",
-        because: "the host is told CPU time to the microsecond and memory to the page: nothing makes them coarser yet",
+        tried: "two runs of one program over inputs of different length, told apart by `ctr task metrics`",
+        on: On::Machine,
+        run: statistics,
     }],
+    open: &[],
 };
+
+fn statistics(g: &Ground) -> Result<Seen> {
+    let f = g.fixture()?;
+    let told = |stats: &str| -> Result<Vec<String>> {
+        let mut told = Vec::new();
+        for length in [20_000, 200_000] {
+            told.push(asked(f, length, stats)?);
+            g.leaves_nothing()?;
+        }
+        Ok(told)
+    };
+    let exact = told("exact")?;
+    let times: Vec<u64> = exact.iter().filter_map(|text| cpu(text)).collect();
+    let [short, long] = times[..] else {
+        anyhow::bail!("{exact:?}")
+    };
+    ensure!(long > short, "the runs cannot be told apart: {short} and {long}");
+    // Less than ten seconds of work each: the same for both.
+    let coarse = told("coarse")?;
+    let times: Vec<u64> = coarse.iter().filter_map(|text| cpu(text)).collect();
+    ensure!(matches!(times[..], [first, second] if first == second), "{coarse:?}");
+    let denied = told("deny")?;
+    ensure!(
+        denied.iter().all(|text| text.contains("policy denies statistics")),
+        "{denied:?}"
+    );
+    Ok(Seen::new(
+        format!(
+            "with `stats = \"exact\"` the host reads {short} and {long} µs of CPU time; with \"coarse\" the same for both"
+        ),
+        denied.into_iter().next().unwrap_or_default(),
+    ))
+}
+
+/// What containerd is told of a container that has worked through `length` steps.
+fn asked(f: &Fixture, length: u32, stats: &str) -> Result<String> {
+    let line = format!(
+        "i=0; while [ $i -lt {length} ]; do i=$((i+1)); done; touch /tmp/done; trap 'exit 0' TERM; sleep 100000 & wait"
+    );
+    let more = format!(
+        "exec = [[\"/bin/busybox\", \"ls\", \"/tmp/done\"]]\n[[container.tmpfs]]\ndestination = \"/tmp\"\nsize-mib = 1\n\
+         [pod]\nstats = {stats:?}\n"
+    );
+    let policy = f.allowed(&f.shell(&line).container(&more))?;
+    let container = f.start(&policy, &line).detached();
+    let out = container.go(&f.stack)?;
+    ensure!(out.code == 0, "{out:?}");
+    let task = |arguments: &[&str]| {
+        let mut command = Command::new(f.stack.var("CTR"));
+        command.args(["-a", f.stack.var("CONTAINERD"), "task"]).args(arguments);
+        run(&mut command, Duration::from_secs(60))
+    };
+    cella_tests::process::wait_until(Duration::from_secs(60), || {
+        let exec = f.stack.fresh("e");
+        let done = task(&[
+            "exec",
+            "--exec-id",
+            &exec,
+            &container.id,
+            "/bin/busybox",
+            "ls",
+            "/tmp/done",
+        ])?;
+        Ok(done.status.success().then_some(()))
+    })?;
+    let metrics = task(&["metrics", "--format", "json", &container.id])?;
+    container.remove(&f.stack)?;
+    Ok(match metrics.status.success() {
+        true => String::from_utf8_lossy(&metrics.stdout).into_owned(),
+        false => last_line(&String::from_utf8_lossy(&metrics.stderr)),
+    })
+}
+
+/// The CPU time, in microseconds.
+fn cpu(text: &str) -> Option<u64> {
+    let told: serde_json::Value = serde_json::from_str(text).ok()?;
+    let used = told.pointer("/cpu/usage_usec")?;
+    used.as_u64().or_else(|| used.as_str()?.parse().ok())
+}
