@@ -17,16 +17,18 @@ mod header;
 mod key;
 mod layout;
 mod open;
+mod open_writer;
 mod seal;
 mod turnstile;
 
 #[cfg(test)]
 mod tests;
 
-pub use file::{SealedFile, seal_file};
+pub use file::{SealedFile, Sealing, seal_file};
 pub use header::{Header, HeaderError};
 pub use layout::{Layout, LayoutError, Segment, SegmentSize};
 pub use open::{OpenError, Opener, open_reader};
+pub use open_writer::OpenWriter;
 pub use seal::{SealError, SealWriter, Sealer};
 
 /// Bytes of one ciphertext segment, tag included: 1 MiB.

@@ -4,7 +4,7 @@
 //! memory. Both files are hashed on the way, in file order, since the registry wants the one digest and ModelPack's
 //! `diffIds` the other; the hashes are two stages, so that they run beside each other.
 use std::fs::File;
-use std::io;
+use std::io::{self, Write};
 use std::num::NonZeroUsize;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -27,14 +27,10 @@ pub struct SealedFile {
     pub ciphertext_sha256: [u8; 32],
 }
 
-/// Seals all of `from` into `out`, with at most `threads` threads, each with one segment in memory. `out` should be
-/// empty; it is written from offset 0 by position, and not synced.
-///
-/// `main_key` must be used for this one file only.
+/// Seals all of `from` into `out`, as [`Sealing::into_file`] does, unwatched.
 ///
 /// # Errors
-/// [`SealError::Read`], [`SealError::Write`], [`SealError::Changed`] when `from` is not as long as at first; whatever
-/// `out` holds then is of no use. Cost: AES at several GB/s a core, two SHA-256 at about 1.5 GB/s in sequence each.
+/// As there.
 pub fn seal_file(
     main_key: &DataKey,
     associated_data: &[u8],
@@ -42,49 +38,99 @@ pub fn seal_file(
     out: &File,
     threads: NonZeroUsize,
 ) -> Result<SealedFile, SealError> {
-    let length = from
-        .metadata()
-        .map_err(|source| SealError::Read { index: 0, source })?
-        .len();
-    let sealer = Sealer::new(main_key, associated_data, Layout::from_plaintext_len(length)?)?;
-    let job = Job {
+    let sealing = Sealing {
+        main_key,
+        associated_data,
         from,
-        out,
-        next: AtomicU32::new(0),
-        plaintext: Turnstile::new(Context::new(&SHA256)),
-        ciphertext: Turnstile::new(Context::new(&SHA256)),
-        sealer,
+        threads,
+        watch: &|_| true,
     };
-    job.run(threads)?;
-    if from
-        .read_at(&mut [0], length)
-        .map_err(|source| SealError::Read { index: 0, source })?
-        != 0
-    {
-        return Err(SealError::Changed { expected: length });
+    sealing.into_file(out)
+}
+
+/// A file about to be sealed, with at most `threads` threads, each with one segment in memory.
+///
+/// Cost: AES at several GB/s a core, two SHA-256 at about 1.5 GB/s in sequence each.
+pub struct Sealing<'a> {
+    /// Must be used for this one file only.
+    pub main_key: &'a DataKey,
+    /// The file's place; see [`crate::place`].
+    pub associated_data: &'a [u8],
+    /// The plaintext: all of the file.
+    pub from: &'a File,
+    /// How many threads.
+    pub threads: NonZeroUsize,
+    /// Told after each segment how many bytes of plaintext it had; `false` gives up.
+    pub watch: &'a (dyn Fn(u64) -> bool + Sync),
+}
+
+impl Sealing<'_> {
+    /// Seals into a file, which should be empty; it is written from offset 0 by position, and not synced.
+    ///
+    /// # Errors
+    /// [`SealError::Read`], [`SealError::Write`], [`SealError::Changed`] when `from` is not as long as at first,
+    /// [`SealError::GivenUp`] when `watch` said so; whatever `out` holds then is of no use.
+    pub fn into_file(&self, out: &File) -> Result<SealedFile, SealError> {
+        self.run(Some(out), &mut io::sink())
     }
-    Ok(SealedFile {
-        layout: *job.sealer.layout(),
-        plaintext_sha256: finish(job.plaintext),
-        ciphertext_sha256: finish(job.ciphertext),
-    })
+
+    /// Seals into a writer, which gets the sealed file from front to back.
+    ///
+    /// # Errors
+    /// As [`Sealing::into_file`].
+    pub fn into_writer(&self, out: &mut (dyn Write + Send)) -> Result<SealedFile, SealError> {
+        self.run(None, out)
+    }
+
+    fn run(&self, at: Option<&File>, in_order: &mut (dyn Write + Send)) -> Result<SealedFile, SealError> {
+        let length = self
+            .from
+            .metadata()
+            .map_err(|source| SealError::Read { index: 0, source })?
+            .len();
+        let sealer = Sealer::new(self.main_key, self.associated_data, Layout::from_plaintext_len(length)?)?;
+        let job = Job {
+            sealing: self,
+            at,
+            next: AtomicU32::new(0),
+            plaintext: Turnstile::new(Context::new(&SHA256)),
+            ciphertext: Turnstile::new((Context::new(&SHA256), in_order)),
+            sealer,
+        };
+        job.run()?;
+        if self
+            .from
+            .read_at(&mut [0], length)
+            .map_err(|source| SealError::Read { index: 0, source })?
+            != 0
+        {
+            return Err(SealError::Changed { expected: length });
+        }
+        Ok(SealedFile {
+            layout: *job.sealer.layout(),
+            plaintext_sha256: finish(job.plaintext.into_inner()),
+            ciphertext_sha256: finish(job.ciphertext.into_inner().0),
+        })
+    }
 }
 
 struct Job<'f> {
-    from: &'f File,
-    out: &'f File,
+    sealing: &'f Sealing<'f>,
+    /// Where segments are written by position.
+    at: Option<&'f File>,
     sealer: Sealer,
     /// The next segment that nobody has taken.
     next: AtomicU32,
     plaintext: Turnstile<Context>,
-    ciphertext: Turnstile<Context>,
+    /// The hash, and where segments are written in order.
+    ciphertext: Turnstile<(Context, &'f mut (dyn Write + Send))>,
 }
 
 impl Job<'_> {
-    fn run(&self, threads: NonZeroUsize) -> Result<(), SealError> {
+    fn run(&self) -> Result<(), SealError> {
         let segments = usize::try_from(self.sealer.layout().segments()).unwrap_or(usize::MAX);
         let outcomes: Vec<_> = std::thread::scope(|scope| {
-            let workers: Vec<_> = (0..threads.get().min(segments))
+            let workers: Vec<_> = (0..self.sealing.threads.get().min(segments))
                 .map(|_| scope.spawn(|| self.work()))
                 .collect();
             workers
@@ -112,6 +158,9 @@ impl Job<'_> {
         ));
         while let Some(segment) = self.sealer.layout().segment(self.next.fetch_add(1, Ordering::Relaxed)) {
             self.seal(&segment, &mut buffer)?;
+            if !(self.sealing.watch)(segment.plaintext.end - segment.plaintext.start) {
+                return Err(SealError::GivenUp);
+            }
         }
         std::mem::forget(stop);
         Ok(())
@@ -126,7 +175,8 @@ impl Job<'_> {
         let body_at = buffer.len();
         buffer.resize(body_at + segment.plaintext_len(), 0);
         let (_, body) = buffer.split_at_mut(body_at);
-        self.from
+        self.sealing
+            .from
             .read_exact_at(body, segment.plaintext.start)
             .map_err(|source| match source.kind() {
                 io::ErrorKind::UnexpectedEof => SealError::Changed {
@@ -139,12 +189,17 @@ impl Job<'_> {
             .ok_or(SealError::GivenUp)?;
         let tag = self.sealer.seal_in_place(index, body)?;
         buffer.extend_from_slice(&tag);
+        let failed = |source| SealError::Write { index, source };
         self.ciphertext
-            .pass(index, |hash| hash.update(buffer))
-            .ok_or(SealError::GivenUp)?;
-        self.out
-            .write_all_at(buffer, segment.ciphertext.start)
-            .map_err(|source| SealError::Write { index, source })
+            .pass(index, |(hash, in_order)| {
+                hash.update(buffer);
+                in_order.write_all(buffer)
+            })
+            .ok_or(SealError::GivenUp)?
+            .map_err(failed)?;
+        self.at
+            .map_or(Ok(()), |out| out.write_all_at(buffer, segment.ciphertext.start))
+            .map_err(failed)
     }
 }
 
@@ -158,11 +213,11 @@ impl Drop for StopOnDrop<'_, '_> {
     }
 }
 
-fn finish(hash: Turnstile<Context>) -> [u8; 32] {
+fn finish(hash: Context) -> [u8; 32] {
     let mut digest = [0; 32];
     digest
         .iter_mut()
-        .zip(hash.into_inner().finish().as_ref())
+        .zip(hash.finish().as_ref())
         .for_each(|(to, from)| *to = *from);
     digest
 }
