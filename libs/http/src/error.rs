@@ -148,6 +148,16 @@ pub enum HttpError {
 }
 
 impl HttpError {
+    /// Whether the same request may succeed a moment later: nobody answered, the connection broke, or the answer was late.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Connect { .. } | Self::Timeout { .. } | Self::Closed { .. } | Self::Protocol { .. } => true,
+            // What is wrong with a certificate is said as invalid data; the rest is the connection's.
+            Self::Tls { source, .. } => source.kind() != io::ErrorKind::InvalidData,
+            _ => false,
+        }
+    }
+
     /// Sorts hyper's error by blame.
     pub(crate) fn from_hyper(origin: &Origin, max_header_bytes: usize, source: hyper::Error) -> Self {
         let origin = origin.clone();

@@ -13,6 +13,7 @@ mod location;
 mod pull;
 mod push;
 mod stream;
+mod upload;
 
 use std::time::Duration;
 
@@ -23,6 +24,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 
 pub use error::{ErrorCode, Operation, RegistryError};
 pub use stream::BlobStream;
+pub use upload::Upload;
 
 use crate::check_repository;
 

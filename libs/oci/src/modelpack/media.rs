@@ -46,7 +46,7 @@ pub struct LayerType {
 }
 
 impl Kind {
-    const ALL: [Self; 5] = [Self::Weight, Self::WeightConfig, Self::Doc, Self::Code, Self::Dataset];
+    pub(super) const ALL: [Self; 5] = [Self::Weight, Self::WeightConfig, Self::Doc, Self::Code, Self::Dataset];
 
     /// Its part of the media type.
     pub fn name(self) -> &'static str {

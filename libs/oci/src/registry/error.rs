@@ -181,6 +181,22 @@ pub enum RegistryError {
         /// Bytes announced.
         found: u64,
     },
+    /// The place of an upload is not one that the registry gave.
+    #[error("{operation}: {found:?} is not the place of an upload")]
+    UploadPlace {
+        /// What was being done.
+        operation: Operation,
+        /// The place, cut to 128 characters.
+        found: String,
+    },
+    /// The registry says that it has more of an upload, or less, than can be.
+    #[error("{operation}: the registry says that it has bytes {found:?} of the upload")]
+    UploadRange {
+        /// What was being done.
+        operation: Operation,
+        /// What it says, cut to 128 characters.
+        found: String,
+    },
     /// An empty range was asked for.
     #[error("{operation}: the range asked for is empty")]
     EmptyRange {
@@ -237,6 +253,18 @@ pub enum RegistryError {
         /// Offset up to which it was asked for.
         expected: u64,
     },
+}
+
+impl RegistryError {
+    /// Whether the same request may succeed a moment later. Wrong content and refusals are not of this kind.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Http { source, .. } | Self::Interrupted { source, .. } => source.is_transient(),
+            Self::Truncated { .. } => true,
+            Self::Status { status, .. } => matches!(status, 408 | 429 | 500..=599),
+            _ => false,
+        }
+    }
 }
 
 fn shown(code: &Option<ErrorCode>) -> String {

@@ -84,7 +84,7 @@ impl Registry {
             .await
     }
 
-    async fn put(&self, operation: &Operation, path: &str, body: RequestBody) -> Result<(), RegistryError> {
+    pub(super) async fn put(&self, operation: &Operation, path: &str, body: RequestBody) -> Result<(), RegistryError> {
         let mut headers = base_headers();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
         let sent = self.client.send_body(Method::PUT, path, headers, body).await;
