@@ -37,6 +37,18 @@ impl Layout {
         Ok(layout)
     }
 
+    /// A layout in the making, with what an earlier run left in it.
+    pub(crate) fn resume(root: &Path) -> Result<Self, LayoutError> {
+        let layout = Self { root: root.to_owned() };
+        let failed = |source| LayoutError::Write {
+            path: root.to_owned(),
+            source,
+        };
+        fs::create_dir_all(layout.blobs()).map_err(failed)?;
+        fs::write(root.join("oci-layout"), LAYOUT_VERSION).map_err(failed)?;
+        Ok(layout)
+    }
+
     /// A layout that exists.
     pub(crate) fn open(root: &Path) -> Result<Self, LayoutError> {
         let layout = Self { root: root.to_owned() };
@@ -134,7 +146,17 @@ impl Layout {
             path: self.root.clone(),
             source,
         })?;
-        let descriptor = self.put(media_type::OCI_MANIFEST, &bytes)?;
+        self.publish_bytes(media_type::OCI_MANIFEST, &bytes, name)
+    }
+
+    /// [`Layout::publish`] for a manifest's very bytes.
+    pub(crate) fn publish_bytes(
+        &self,
+        media_type: &str,
+        bytes: &[u8],
+        name: Option<&str>,
+    ) -> Result<Descriptor, LayoutError> {
+        let descriptor = self.put(media_type, bytes)?;
         let mut entry = descriptor.clone();
         if let Some(name) = name {
             entry.annotations.insert(REF_NAME.to_owned(), name.to_owned());
@@ -176,11 +198,27 @@ impl Layout {
         serde_json::from_slice(&bytes).map_err(|source| LayoutError::Index { path, source })
     }
 
-    fn path(&self, digest: &Digest) -> PathBuf {
+    /// Takes a blob of another layout over: the same file where the file system can, else a copy. Nobody writes to a blob.
+    pub(crate) fn take_over(&self, other: &Self, descriptor: &Descriptor) -> Result<(), LayoutError> {
+        let (from, to) = (other.path(&descriptor.digest), self.path(&descriptor.digest));
+        other.file(descriptor)?;
+        fs::hard_link(&from, &to)
+            .or_else(|_| fs::copy(&from, &to).map(drop))
+            .map_err(|source| LayoutError::Write { path: to, source })
+    }
+
+    /// Where the layout is.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Where a blob is, or will be.
+    pub(crate) fn path(&self, digest: &Digest) -> PathBuf {
         self.blobs().join(digest.hex())
     }
 
-    fn blobs(&self) -> PathBuf {
+    /// The folder of the blobs.
+    pub(crate) fn blobs(&self) -> PathBuf {
         self.root.join("blobs/sha256")
     }
 }
@@ -208,6 +246,11 @@ impl Staged {
     /// Puts it in place under a digest that the caller computed while writing to [`Staged::file`].
     pub(crate) fn commit_as(self, media_type: &str, digest: Digest, size: u64) -> Result<Descriptor, LayoutError> {
         let path = self.directory.join(digest.hex());
+        // The index says soon that it is there: also after a power cut.
+        self.file.as_file().sync_data().map_err(|source| LayoutError::Write {
+            path: path.clone(),
+            source,
+        })?;
         self.file.persist(&path).map_err(|error| LayoutError::Write {
             path,
             source: error.error,

@@ -10,6 +10,7 @@ mod doctor;
 mod files;
 mod image;
 mod install;
+mod interrupt;
 mod kbs;
 mod keyfile;
 mod layout;
@@ -20,16 +21,19 @@ mod metrics;
 mod model;
 mod node;
 mod policy;
+mod progress;
 mod ps;
 mod record;
 mod reference;
 mod signing;
+mod staging;
 mod status;
 mod store;
 mod terminal;
 #[cfg(test)]
 mod test_registry;
 mod trace;
+mod transfer;
 mod units;
 
 use std::io::{self, Write as _};
@@ -54,7 +58,7 @@ enum Command {
     /// Build, push and encrypt container images.
     #[command(subcommand)]
     Image(image::ImageCommand),
-    /// Seal, push and inspect models.
+    /// Seal models, move them, and look at them.
     #[command(subcommand)]
     Model(model::ModelCommand),
     /// Write and read policies.
@@ -95,7 +99,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let command = Cli::parse().command;
-    let outcome = tokio::runtime::Builder::new_current_thread()
+    let outcome = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(anyhow::Error::from)

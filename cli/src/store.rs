@@ -6,15 +6,15 @@ use std::io::{self, Read as _};
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use bytes::Bytes;
 use cella_http::{Origin, OriginError, TlsRoots, TlsRootsError};
 use cella_oci::{
     Descriptor, Digest, DigestMismatch, Index, MAX_MANIFEST, Manifest, ManifestError, Reference, ReferenceError,
-    Registry, RegistryError, Verifier, media_type,
+    Registry, RegistryError, Verifier,
 };
 
 use crate::files::{self, FileError, MAX_TEXT};
 use crate::layout::{Layout, LayoutError};
+use crate::transfer;
 
 /// How registries are reached.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -113,6 +113,8 @@ pub(crate) struct Artifact {
     pub(crate) store: Store,
     pub(crate) digest: Digest,
     pub(crate) manifest: Manifest,
+    /// The manifest's very bytes.
+    pub(crate) bytes: Vec<u8>,
 }
 
 impl Artifact {
@@ -141,6 +143,7 @@ impl Artifact {
                 store,
                 digest,
                 manifest,
+                bytes: bytes.to_vec(),
             });
         };
         let chosen = index.select("linux", architecture)?;
@@ -149,6 +152,7 @@ impl Artifact {
             digest: chosen.digest,
             manifest: Manifest::parse(&bytes)?,
             store,
+            bytes,
         })
     }
 
@@ -159,6 +163,7 @@ impl Artifact {
 }
 
 /// What holds an artifact's blobs.
+#[derive(Debug, Clone)]
 pub(crate) enum Store {
     /// A directory.
     Layout(Layout),
@@ -182,20 +187,21 @@ impl Store {
         }
     }
 
-    /// A blob of any length, piece by piece. Only `Ok` says that the pieces were the blob.
-    pub(crate) async fn stream(
+    /// A blob of any length, piece by piece; goes on by range where a connection broke. Only `Ok` says that the pieces were
+    /// the blob.
+    pub(crate) async fn stream<E: From<StoreError>>(
         &self,
         descriptor: &Descriptor,
-        mut sink: impl FnMut(&[u8]) -> io::Result<()>,
-    ) -> Result<(), StoreError> {
+        mut sink: impl FnMut(&[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
         let mut verifier = Verifier::new();
         let mut take = |bytes: &[u8]| {
             verifier.update(bytes);
-            sink(bytes).map_err(|source| StoreError::Sink { source })
+            sink(bytes)
         };
         match self {
             Self::Layout(layout) => {
-                let mut file = layout.file(descriptor)?;
+                let mut file = layout.file(descriptor).map_err(StoreError::from)?;
                 let mut buffer = vec![0; CHUNK];
                 loop {
                     let count = file.read(&mut buffer).map_err(|source| StoreError::Read { source })?;
@@ -206,43 +212,13 @@ impl Store {
                 }
             }
             Self::Registry { registry, repository } => {
-                let mut stream = registry.blob_stream(repository, &descriptor.digest, None).await?;
-                while let Some(bytes) = stream.chunk().await? {
-                    take(&bytes)?;
-                }
+                transfer::read_blob(registry, repository, descriptor, &mut 0, take).await?;
             }
         }
         verifier
             .finish(&descriptor.digest)
-            .map_err(|source| StoreError::Content { source })
+            .map_err(|source| StoreError::Content { source }.into())
     }
-}
-
-/// Pushes the artifact in a layout; blobs that the registry has are not sent again. Gives the reference by digest.
-pub(crate) async fn push(layout: &Layout, to: &Reference, access: &Access) -> Result<Reference, StoreError> {
-    if to.digest.is_some() {
-        return Err(StoreError::PushByDigest {
-            reference: to.to_string(),
-        });
-    }
-    let entry = layout.entry()?;
-    let bytes = layout.bytes(&entry, MAX_MANIFEST as u64)?;
-    let manifest = Manifest::parse(&bytes)?;
-    let registry = access.registry(&to.registry)?;
-    for blob in manifest.layers.iter().chain([&manifest.config]) {
-        if registry.blob_exists(&to.repository, &blob.digest).await? {
-            continue;
-        }
-        let file = tokio::fs::File::from_std(layout.file(blob)?);
-        registry
-            .push_blob_from(&to.repository, &blob.digest, blob.size, file)
-            .await?;
-    }
-    let media_type = manifest.media_type.as_deref().unwrap_or(media_type::OCI_MANIFEST);
-    let digest = registry
-        .push_manifest(&to.repository, to.tag.as_deref(), media_type, Bytes::from(bytes))
-        .await?;
-    Ok(to.with_digest(digest))
 }
 
 /// Why an artifact was not read or pushed.
@@ -281,7 +257,25 @@ pub(crate) enum StoreError {
     Read { source: io::Error },
     /// What takes the pieces failed.
     #[error("writing a layer")]
-    Sink { source: io::Error },
+    Sink {
+        #[from]
+        source: io::Error,
+    },
+    /// A blob of the artifact was not transferred.
+    #[error("{what}")]
+    Blob { what: String, source: Box<StoreError> },
+    /// The note of an unfinished push.
+    #[error("the note of an unfinished push cannot be kept")]
+    Note { source: io::Error },
+    /// A file system without enough room.
+    #[error("{} has room for {free} more bytes, {needed} are needed", path.display())]
+    Room { path: PathBuf, free: u64, needed: u64 },
+    /// Nobody to ask.
+    #[error("there is no registry to ask")]
+    NoSource,
+    /// Asked to end.
+    #[error("stopped; run the same command again to go on")]
+    Stopped,
 }
 
 const CHUNK: usize = 256 * 1024;

@@ -15,7 +15,8 @@ use super::verify::{self, VerifyError};
 use crate::keyfile::{self, KeyFileError};
 use crate::layout::{Layout, LayoutError};
 use crate::lint::{self, Suspicion};
-use crate::store::{self, Access, Artifact, Location, StoreError};
+use crate::store::{Access, Artifact, Location, StoreError};
+use crate::transfer;
 
 /// `cellactl image encrypt`.
 #[derive(Debug, clap::Args)]
@@ -61,7 +62,9 @@ pub(super) async fn run(args: &EncryptArgs) -> Result<String, EncryptError> {
             let scratch = tempfile::tempdir().map_err(|source| EncryptError::Scratch { source })?;
             let layout = Layout::create(scratch.path())?;
             encrypt(&source, &plain, &wrapping, &layout).await?;
-            store::push(&layout, reference, &args.access).await?.to_string()
+            transfer::push(&layout, reference, &args.access, None)
+                .await?
+                .to_string()
         }
     };
     let result = args.destination.open(&args.access, &args.arch).await?;
@@ -145,7 +148,9 @@ async fn encrypt_layer(
                 .write(encrypting, flate2::Compression::default());
             source
                 .store
-                .stream(&layer.descriptor, |bytes| compressor.write_all(bytes))
+                .stream(&layer.descriptor, |bytes| {
+                    compressor.write_all(bytes).map_err(StoreError::from)
+                })
                 .await?;
             (
                 compressor
@@ -158,7 +163,9 @@ async fn encrypt_layer(
             let mut encrypting = encrypting;
             source
                 .store
-                .stream(&layer.descriptor, |bytes| encrypting.write_all(bytes))
+                .stream(&layer.descriptor, |bytes| {
+                    encrypting.write_all(bytes).map_err(StoreError::from)
+                })
                 .await?;
             (encrypting, compressed)
         }

@@ -13,7 +13,8 @@ use std::path::PathBuf;
 use cella_oci::Reference;
 
 use crate::layout::Layout;
-use crate::store::{self, Access, StoreError};
+use crate::store::{Access, StoreError};
+use crate::transfer;
 
 /// What to do with an image.
 #[derive(Debug, clap::Subcommand)]
@@ -26,7 +27,7 @@ pub(crate) enum ImageCommand {
     Encrypt(encrypt::EncryptArgs),
 }
 
-/// `cellactl image push` and `cellactl model push`.
+/// `cellactl image push`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct PushArgs {
     /// Directory of the layout.
@@ -46,8 +47,7 @@ pub(crate) async fn run(command: ImageCommand) -> anyhow::Result<String> {
     }
 }
 
-/// Pushes any artifact.
-pub(crate) async fn push(args: &PushArgs) -> Result<String, StoreError> {
-    let pushed = store::push(&Layout::open(&args.layout)?, &args.reference, &args.access).await?;
+async fn push(args: &PushArgs) -> Result<String, StoreError> {
+    let pushed = transfer::push(&Layout::open(&args.layout)?, &args.reference, &args.access, None).await?;
     Ok(format!("{pushed}\n"))
 }

@@ -30,6 +30,12 @@ impl ResourcePath {
     }
 }
 
+impl From<KeyId> for ResourcePath {
+    fn from(key: KeyId) -> Self {
+        Self(key)
+    }
+}
+
 impl FromStr for ResourcePath {
     type Err = NameError;
 

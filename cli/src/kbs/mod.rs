@@ -1,5 +1,6 @@
 //! `cellactl kbs`: keys and release rules at the owner's key broker.
 
+mod admin;
 mod audit;
 mod backup;
 mod client;
@@ -14,6 +15,8 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use zeroize::Zeroizing;
+
+pub(crate) use self::admin::{Admin, AdminError, Broker};
 
 use self::audit::{AuditCommand, AuditError};
 use self::backup::{BackupArgs, BackupError, RestoreArgs};

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use cella_oci::Manifest;
-use cella_oci::modelpack::{self, ModelError, NAME_ANNOTATION, Rules, VERSION_ANNOTATION};
+use cella_oci::modelpack::{self, ModelError, NAME_ANNOTATION, Rules, SealedModel, VERSION_ANNOTATION};
 use cella_seal::packet::{self, PacketError};
 use cella_seal::stream::{Layout, LayoutError};
 
@@ -25,6 +25,8 @@ pub(crate) struct Facts {
 /// One sealed file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct FileFacts {
+    /// Number of its layer, from 0.
+    pub(crate) index: usize,
     pub(crate) path: String,
     pub(crate) kind: &'static str,
     pub(crate) digest: String,
@@ -33,15 +35,21 @@ pub(crate) struct FileFacts {
 }
 
 impl Facts {
-    /// Reads a manifest.
+    /// Reads a manifest by the rules of a guest.
     pub(crate) fn of(manifest: &Manifest) -> Result<Self, FactsError> {
-        let annotation = |key: &'static str| manifest.annotations.get(key).ok_or(FactsError::NotSealed { key });
-        let name = annotation(NAME_ANNOTATION)?;
-        let version = annotation(VERSION_ANNOTATION)?;
-        let version = version.parse().map_err(|_| FactsError::Version {
-            found: version.chars().take(40).collect(),
-        })?;
-        let model = modelpack::sealed_model(manifest, &Rules::new(name, version, u64::MAX))?;
+        let (name, version) = place(manifest)?;
+        let model = modelpack::sealed_model(manifest, &Rules::new(name, version, MAX_BYTES))?;
+        Self::gather(name, version, &model)
+    }
+
+    /// Reads a manifest of whatever kinds of files.
+    pub(crate) fn lenient(manifest: &Manifest) -> Result<Self, FactsError> {
+        let (name, version) = place(manifest)?;
+        let model = modelpack::sealed_model(manifest, &Rules::lenient(name, version, MAX_BYTES))?;
+        Self::gather(name, version, &model)
+    }
+
+    fn gather(name: &str, version: u64, model: &SealedModel) -> Result<Self, FactsError> {
         let mut keys = BTreeSet::new();
         let mut files = Vec::with_capacity(model.sealed.len());
         for layer in &model.sealed {
@@ -51,6 +59,7 @@ impl Facts {
             let layout = Layout::from_ciphertext_len(layer.descriptor.size);
             let layout = layout.map_err(|source| FactsError::Length { path: path(), source })?;
             files.push(FileFacts {
+                index: layer.index,
                 path: path(),
                 kind: layer.kind.name(),
                 digest: layer.descriptor.digest.to_string(),
@@ -60,7 +69,7 @@ impl Facts {
         }
         let plain = model.plain.iter().map(|layer| layer.path.to_string()).collect();
         Ok(Self {
-            name: name.clone(),
+            name: name.to_owned(),
             version,
             keys,
             files,
@@ -74,6 +83,17 @@ impl Facts {
             .iter()
             .fold(0, |sum, file| sum.saturating_add(file.plaintext))
     }
+}
+
+/// Name and version that the manifest says were bound into the sealing.
+pub(super) fn place(manifest: &Manifest) -> Result<(&str, u64), FactsError> {
+    let annotation = |key: &'static str| manifest.annotations.get(key).ok_or(FactsError::NotSealed { key });
+    let name = annotation(NAME_ANNOTATION)?;
+    let version = annotation(VERSION_ANNOTATION)?;
+    let number = version.parse().map_err(|_| FactsError::Version {
+        found: version.chars().take(40).collect(),
+    })?;
+    Ok((name, number))
 }
 
 /// Why a manifest is no sealed model.
@@ -96,3 +116,6 @@ pub(crate) enum FactsError {
     #[error("the length of {path} is not that of a sealed file")]
     Length { path: String, source: LayoutError },
 }
+
+/// More than any model: a petabyte. What a manifest says beyond it is a lie.
+pub(super) const MAX_BYTES: u64 = 1 << 50;

@@ -1,9 +1,14 @@
-//! What everybody can see of a sealed model.
+//! What everybody can see of a sealed model: whoever has the manifest, and so the host.
 
 use std::fmt::Write as _;
 
+use cella_oci::Digest;
+use cella_oci::modelpack::ModelParameters;
+
+use super::opened::{Model, ReadError};
 use super::{Facts, FactsError};
 use crate::store::{Access, Location, StoreError};
+use crate::terminal::escaped;
 use crate::units;
 
 /// `cellactl model inspect`.
@@ -20,19 +25,25 @@ pub(crate) struct InspectArgs {
 
 pub(super) async fn run(args: &InspectArgs) -> Result<String, InspectError> {
     let artifact = args.model.open(&args.access, "amd64").await?;
-    let facts = Facts::of(&artifact.manifest)?;
-    let digest = artifact.digest.to_string();
+    let facts = Facts::lenient(&artifact.manifest)?;
+    let model = Model::read(artifact).await?;
     Ok(if args.json {
-        json(&facts, &digest)
+        json(&facts, &model)
     } else {
-        text(&facts, &digest)
+        text(&facts, &model)
     })
 }
 
-fn text(facts: &Facts, digest: &str) -> String {
+fn text(facts: &Facts, model: &Model) -> String {
     let mut out = String::new();
     // Writing to a string cannot fail.
-    let _ = writeln!(out, "{} version {}\n{digest}", facts.name, facts.version);
+    let _ = writeln!(
+        out,
+        "{} version {}\n{}",
+        shown(&facts.name),
+        facts.version,
+        model.artifact.digest
+    );
     for key in &facts.keys {
         let _ = writeln!(out, "key  {key}");
     }
@@ -40,13 +51,13 @@ fn text(facts: &Facts, digest: &str) -> String {
         let _ = writeln!(
             out,
             "file {}  {} bytes, {}",
-            file.path,
+            shown(&file.path),
             units::grouped(file.plaintext),
             file.kind
         );
     }
     for path in &facts.plain {
-        let _ = writeln!(out, "file {path}  in the clear");
+        let _ = writeln!(out, "file {}  in the clear", shown(path));
     }
     let _ = writeln!(
         out,
@@ -54,10 +65,22 @@ fn text(facts: &Facts, digest: &str) -> String {
         units::grouped(facts.bytes()),
         units::bytes(facts.bytes())
     );
+    for (what, value) in parameters(&model.config.config) {
+        let _ = writeln!(out, "says {what} {}", shown(value));
+    }
+    for layer in &model.layers {
+        let _ = writeln!(out, "diff {}  {}", layer.diff_id, shown(layer.path.as_str()));
+    }
+    let _ = writeln!(
+        out,
+        "All of this is readable without the key, by the host too. The diff digests are of the plaintext: they tell which\n\
+         public model this is, if it is one. Content, and nothing else, needs the key."
+    );
     out
 }
 
-fn json(facts: &Facts, digest: &str) -> String {
+fn json(facts: &Facts, model: &Model) -> String {
+    let diff_id = |index: usize| model.layers.get(index).map(|layer| layer.diff_id);
     let files: Vec<_> = facts
         .files
         .iter()
@@ -65,14 +88,36 @@ fn json(facts: &Facts, digest: &str) -> String {
             serde_json::json!({
                 "path": file.path, "kind": file.kind, "digest": file.digest,
                 "ciphertext_bytes": file.ciphertext, "plaintext_bytes": file.plaintext,
+                "plaintext_digest": diff_id(file.index).map(|digest: Digest| digest.to_string()),
             })
         })
         .collect();
+    let says: serde_json::Map<_, _> = parameters(&model.config.config)
+        .map(|(what, value)| (what.to_owned(), value.into()))
+        .collect();
     let value = serde_json::json!({
-        "name": facts.name, "version": facts.version, "digest": digest, "keys": facts.keys, "files": files,
-        "plain": facts.plain, "bytes": facts.bytes(),
+        "name": facts.name, "version": facts.version, "digest": model.artifact.digest.to_string(), "keys": facts.keys,
+        "files": files, "plain": facts.plain, "bytes": facts.bytes(), "config": says,
     });
     format!("{value:#}\n")
+}
+
+/// What the configuration says of the model.
+fn parameters(parameters: &ModelParameters) -> impl Iterator<Item = (&'static str, &str)> {
+    [
+        ("architecture", &parameters.architecture),
+        ("format", &parameters.format),
+        ("paramSize", &parameters.param_size),
+        ("precision", &parameters.precision),
+        ("quantization", &parameters.quantization),
+    ]
+    .into_iter()
+    .filter_map(|(what, value)| Some((what, value.as_deref()?)))
+}
+
+/// The manifest's author is not trusted with the terminal.
+fn shown(text: &str) -> String {
+    escaped(text, 1024)
 }
 
 /// Why a model cannot be shown.
@@ -85,4 +130,7 @@ pub(crate) enum InspectError {
     /// It is no sealed model.
     #[error(transparent)]
     Facts(#[from] FactsError),
+    /// Its configuration breaks a rule.
+    #[error(transparent)]
+    Read(#[from] ReadError),
 }

@@ -1,31 +1,36 @@
 //! Sealing: each file becomes a layer under a key of its own, bound to the model's name, its path and the version.
 
-use std::fs::File;
-use std::io::{self, IsTerminal as _};
+mod error;
+mod job;
+mod straight;
+
+use std::fs;
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
-use std::sync::mpsc::{self, RecvTimeoutError};
-use std::time::{Duration, Instant};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
 
-use cella_oci::modelpack::{
-    CONFIG_TYPE, Form, LayerType, ModelDescriptor, ModelError, ModelParameters, NewLayer, NewModel, write_model,
-};
-use cella_oci::{Digest, check_repository};
-use cella_policy::KeyId;
-use cella_seal::packet::{self, Cipher, PacketError, PrivateOptions, PubOpts};
-use cella_seal::place::{self, PlaceError};
-use cella_seal::stream::{self, SealError, SealedFile};
-use cella_seal::{DataKey, Kek, PlainDigest, RandomError};
+use cella_oci::modelpack::{ModelDescriptor, ModelParameters, NewLayer, NewModel, write_model};
+use cella_oci::{Manifest, Reference, check_repository, media_type};
 
-use super::files::{self, FilesError, Format, ModelFile};
-use crate::keyfile::{self, KeyFileError};
-use crate::layout::{Layout, LayoutError};
-use crate::units;
+pub(crate) use error::SealModelError;
+use job::Job;
+pub(super) use job::PUBLIC;
+
+use super::files::{self, Collected, Contents, Format, Reading};
+use super::key::{self, KeyArgs, RegisterArgs};
+use crate::files::parent;
+use crate::interrupt::Stop;
+use crate::layout::Layout;
+use crate::progress::Progress;
+use crate::staging::Staging;
+use crate::store::Access;
+use crate::{transfer, units};
 
 /// `cellactl model seal`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct SealArgs {
-    /// The model: one GGUF or safetensors file, or a folder with its weights, configuration and documentation.
+    /// The model: a GGUF file (of several parts any), a safetensors file, or a folder with weights, configuration, tokenizer
+    /// and documentation. Names that begin with a dot are left out.
     path: PathBuf,
     /// Name that the sealing binds, as the policy has it: models/demo.
     #[arg(long, value_parser = model_name)]
@@ -33,216 +38,213 @@ pub(crate) struct SealArgs {
     /// Version that the sealing binds. Count up with each release: the broker can then refuse older ones.
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=i64::MAX.unsigned_abs()))]
     version: u64,
-    /// Name of the key at the broker: kbs:///repository/type/tag.
-    #[arg(long, value_name = "KBS_URI")]
-    key: KeyId,
-    /// File of the key: 32 raw bytes, mode 0600. Made when it is not there.
-    #[arg(long, value_name = "FILE")]
-    key_file: PathBuf,
+    #[command(flatten)]
+    key: KeyArgs,
+    #[command(flatten)]
+    register: RegisterArgs,
+    /// What the folder is.
+    #[arg(long, value_enum, default_value_t = Contents::Model)]
+    contents: Contents,
     /// Format that the weights must have. Found out by default.
     #[arg(long, value_enum)]
     format: Option<Format>,
+    /// Leave architecture, size and precision out of the public configuration, and do not read the weights' headers.
+    #[arg(long)]
+    no_facts: bool,
     /// Threads that seal; each holds one segment of 1 MiB. All processors by default.
     #[arg(long)]
     threads: Option<NonZeroUsize>,
-    /// Directory to make.
-    #[arg(long, value_name = "LAYOUT_DIR")]
-    out: PathBuf,
+    /// Directory to make: an OCI layout.
+    #[arg(long, value_name = "LAYOUT_DIR", required_unless_present = "push")]
+    out: Option<PathBuf>,
+    /// Registry to push to, registry/repository:tag: from the layout, or without --out as it is sealed, with nothing on disk.
+    #[arg(long, value_name = "REFERENCE")]
+    push: Option<Reference>,
+    #[command(flatten)]
+    access: Access,
 }
 
-pub(super) fn run(args: &SealArgs) -> Result<String, SealModelError> {
-    let (files, format) = files::collect(&args.path)?;
-    if let Some(wanted) = args.format.filter(|wanted| *wanted != format) {
+pub(super) async fn run(args: &SealArgs, stop: Stop) -> Result<String, SealModelError> {
+    let collected = files::collect(
+        &args.path,
+        Reading {
+            contents: args.contents,
+            headers: !args.no_facts,
+        },
+    )?;
+    check(args, &collected)?;
+    let key = key::ready(&args.key, &args.register).await?;
+    let started = Instant::now();
+    let progress = Progress::start("sealing", collected.bytes());
+    let job = Job {
+        name: args.name.clone(),
+        version: args.version,
+        kek: &key.kek,
+        kid: args.key.key.as_str(),
+        threads: args
+            .threads
+            .or_else(|| std::thread::available_parallelism().ok())
+            .unwrap_or(NonZeroUsize::MIN),
+        counter: progress.counter(),
+        stop: stop.clone(),
+    };
+    let mut said = Vec::new();
+    let digest = match (&args.out, &args.push) {
+        (Some(out), push) => {
+            let digest = into_layout(&job, args, &collected, out)?;
+            progress.finish("sealed");
+            said.push(summary(args, &collected, &out.display().to_string(), started));
+            if let Some(to) = push {
+                let pushed = transfer::push(&Layout::open(out)?, to, &args.access, Some(stop)).await?;
+                said.push(pushed.to_string());
+            }
+            digest
+        }
+        (None, Some(to)) => {
+            let pushed = into_registry(&job, args, &collected, to).await?;
+            progress.finish("sealed and pushed");
+            said.push(summary(args, &collected, &to.to_string(), started));
+            said.push(pushed.to_string());
+            pushed.digest.map(|digest| digest.to_string()).unwrap_or_default()
+        }
+        // clap demands one of them.
+        (None, None) => return Err(SealModelError::NoPlace),
+    };
+    key.finish(&args.name, args.version).await?;
+    // The last line is for scripts: what a policy names.
+    if args.push.is_none() {
+        said.push(digest);
+    }
+    Ok(said.join("\n") + "\n")
+}
+
+/// What can be refused before anything is made.
+fn check(args: &SealArgs, collected: &Collected) -> Result<(), SealModelError> {
+    if let Some(wanted) = args.format.filter(|wanted| collected.format != Some(*wanted)) {
         return Err(SealModelError::Format {
             wanted: wanted.name(),
-            found: format.name(),
+            found: collected.format.map_or("of no single format", Format::name),
         });
     }
-    let keys = keyfile::load_or_create(&args.key_file)?;
-    if keys.created {
-        eprintln!("made the key file {}", args.key_file.display());
+    if let Some(reference) = args.push.as_ref().filter(|to| to.digest.is_some()) {
+        return Err(SealModelError::PushByDigest {
+            reference: reference.to_string(),
+        });
     }
-    let layout = Layout::create(&args.out)?;
-    let threads = args
-        .threads
-        .or_else(|| std::thread::available_parallelism().ok())
-        .unwrap_or(NonZeroUsize::MIN);
-    let job = Job {
-        args,
-        kek: &keys.kek,
-        layout: &layout,
-        threads,
+    if args.path.is_dir() {
+        let written = args.out.iter().chain([&args.key.key_file]);
+        for path in written {
+            if lies_in(path, &args.path) {
+                return Err(SealModelError::Inside {
+                    path: path.clone(),
+                    folder: args.path.clone(),
+                });
+            }
+        }
+    }
+    for name in &collected.hidden {
+        eprintln!("left out: {}", name.display());
+    }
+    if args.contents == Contents::Any {
+        eprintln!(
+            "--contents any: a guest takes weights in GGUF and safetensors, their configuration, and documentation"
+        );
+    }
+    Ok(())
+}
+
+/// Whether `path`, which need not exist, would lie in `folder`.
+fn lies_in(path: &Path, folder: &Path) -> bool {
+    let Ok(folder) = fs::canonicalize(folder) else {
+        return false;
     };
-    let started = Instant::now();
-    let mut plaintext = 0;
-    let mut layers = Vec::with_capacity(files.len());
-    for file in &files {
-        let (layer, length) = job.seal(file)?;
-        layers.push(layer);
-        plaintext += length;
+    // The nearest folder on the way that exists says where all below it would be.
+    let mut next = Some(path);
+    while let Some(here) = next {
+        if let Ok(real) = fs::canonicalize(if here.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            here
+        }) {
+            return real.starts_with(&folder);
+        }
+        next = here.parent();
     }
-    let model = NewModel {
+    fs::canonicalize(parent(path)).is_ok_and(|real| real.starts_with(&folder))
+}
+
+fn into_layout(job: &Job<'_>, args: &SealArgs, collected: &Collected, out: &Path) -> Result<String, SealModelError> {
+    let staging = Staging::fresh(out, 0o755)?;
+    let layout = Layout::create(&staging.path())?;
+    let layers = collected
+        .files
+        .iter()
+        .map(|file| job.seal(file, &layout))
+        .collect::<Result<Vec<_>, _>>()?;
+    let (config, manifest) = describe(args, collected, layers)?;
+    layout.put(&manifest.config.media_type, &config)?;
+    let published = layout.publish(&manifest, Some(&format!("{}:v{}", args.name, args.version)))?;
+    staging.publish()?;
+    Ok(published.digest.to_string())
+}
+
+async fn into_registry(
+    job: &Job<'_>,
+    args: &SealArgs,
+    collected: &Collected,
+    to: &Reference,
+) -> Result<Reference, SealModelError> {
+    let registry = args.access.registry(&to.registry)?;
+    let mut layers = Vec::with_capacity(collected.files.len());
+    for file in &collected.files {
+        layers.push(straight::send(job, file, &registry, &to.repository).await?);
+    }
+    let (config, manifest) = describe(args, collected, layers)?;
+    straight::send_small(&registry, &to.repository, config).await?;
+    let bytes = manifest
+        .to_json()
+        .map_err(|source| SealModelError::Manifest { source })?;
+    let digest = transfer::push_manifest(&registry, to, media_type::OCI_MANIFEST, bytes).await?;
+    Ok(to.with_digest(digest))
+}
+
+/// Configuration and manifest.
+fn describe(
+    args: &SealArgs,
+    collected: &Collected,
+    layers: Vec<NewLayer>,
+) -> Result<(Vec<u8>, Manifest), SealModelError> {
+    let parameters = match args.no_facts {
+        true => ModelParameters {
+            format: collected.format.map(|format| format.name().to_owned()),
+            ..ModelParameters::default()
+        },
+        false => collected.parameters.clone(),
+    };
+    Ok(write_model(NewModel {
         name: args.name.clone(),
         version: args.version,
         descriptor: ModelDescriptor::default(),
-        parameters: ModelParameters {
-            format: Some(format.name().to_owned()),
-            ..ModelParameters::default()
-        },
+        parameters,
         layers,
-    };
-    let (config, manifest) = write_model(model)?;
-    layout.put(CONFIG_TYPE, &config)?;
-    let published = layout.publish(&manifest, Some(&format!("{}:v{}", args.name, args.version)))?;
-    Ok(format!(
-        "{}: {} version {}, {}, {} bytes, {}\n{}\n",
-        args.out.display(),
+    })?)
+}
+
+fn summary(args: &SealArgs, collected: &Collected, to: &str, started: Instant) -> String {
+    let count = collected.files.len();
+    format!(
+        "{to}: {} version {}, {count} {}, {} bytes, {}",
         args.name,
         args.version,
-        if files.len() == 1 {
-            "1 file".to_owned()
-        } else {
-            format!("{} files", files.len())
-        },
-        units::grouped(plaintext),
+        if count == 1 { "file" } else { "files" },
+        units::grouped(collected.bytes()),
         units::duration(started.elapsed()),
-        published.digest
-    ))
+    )
 }
 
-struct Job<'a> {
-    args: &'a SealArgs,
-    kek: &'a Kek,
-    layout: &'a Layout,
-    threads: NonZeroUsize,
-}
-
-impl Job<'_> {
-    /// Seals one file; gives its layer and its plaintext's length.
-    fn seal(&self, file: &ModelFile) -> Result<(NewLayer, u64), SealModelError> {
-        let path = file.path.as_str();
-        let failed = |source| SealModelError::Open {
-            path: file.on_disk.clone(),
-            source,
-        };
-        let from = File::open(&file.on_disk).map_err(failed)?;
-        let total = from.metadata().map_err(failed)?.len();
-        let data = place::associated_data(&self.args.name, path, self.args.version)?;
-        let key = DataKey::random()?;
-        let staged = self.layout.stage()?;
-        let sealed = with_progress(path, total, staged.file(), || {
-            stream::seal_file(&key, &data, &from, staged.file(), self.threads)
-        })
-        .map_err(|source| SealModelError::Seal {
-            path: file.on_disk.clone(),
-            source,
-        })?;
-        let SealedFile {
-            layout,
-            plaintext_sha256,
-            ciphertext_sha256,
-        } = sealed;
-
-        let public = PubOpts {
-            cipher: Cipher::TinkStream,
-            hmac: None,
-        };
-        let private = PrivateOptions {
-            symkey: key,
-            digest: PlainDigest(plaintext_sha256),
-            nonce: None,
-        };
-        let annotations = packet::wrap_layer(&public, &private, self.kek, self.args.key.as_str())?;
-        let media_type = LayerType {
-            kind: file.kind,
-            form: Form::Raw,
-            sealed: true,
-        }
-        .to_string();
-        let blob = staged.commit_as(&media_type, Digest::from(ciphertext_sha256), layout.ciphertext_len())?;
-        let layer = NewLayer {
-            path: file.path.clone(),
-            kind: file.kind,
-            digest: blob.digest,
-            size: blob.size,
-            diff_id: Digest::from(plaintext_sha256),
-            key_annotations: Some(annotations),
-        };
-        Ok((layer, layout.plaintext_len()))
-    }
-}
-
-/// Runs `work`, which writes `out` from front to back, and shows how far it is: on a terminal every half second, and
-/// one line at the end in any case.
-fn with_progress<T>(name: &str, total: u64, out: &File, work: impl FnOnce() -> T) -> T {
-    let started = Instant::now();
-    let done = std::thread::scope(|scope| {
-        let (finished, wait) = mpsc::channel::<()>();
-        if io::stderr().is_terminal() {
-            scope.spawn(move || {
-                while wait.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
-                    let written = out.metadata().map_or(0, |metadata| metadata.len()).min(total);
-                    eprint!(
-                        "\rsealing {name}: {} of {}   ",
-                        units::bytes(written),
-                        units::bytes(total)
-                    );
-                }
-                eprint!("\r");
-            });
-        }
-        let done = work();
-        drop(finished);
-        done
-    });
-    eprintln!(
-        "sealed {name}: {} in {}",
-        units::bytes(total),
-        units::duration(started.elapsed())
-    );
-    done
-}
-
-fn model_name(text: &str) -> Result<String, String> {
+/// A name that may be bound.
+pub(super) fn model_name(text: &str) -> Result<String, String> {
     check_repository(text)
         .map(|()| text.to_owned())
         .map_err(|error| error.to_string())
 }
-
-/// Why a model was not sealed.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub(crate) enum SealModelError {
-    /// The files.
-    #[error(transparent)]
-    Files(#[from] FilesError),
-    /// The key file.
-    #[error(transparent)]
-    KeyFile(#[from] KeyFileError),
-    /// The layout.
-    #[error(transparent)]
-    Layout(#[from] LayoutError),
-    /// Another format than asked for.
-    #[error("the weights are {found}, --format says {wanted}")]
-    Format { wanted: &'static str, found: &'static str },
-    /// A file cannot be opened.
-    #[error("opening {}", path.display())]
-    Open { path: PathBuf, source: io::Error },
-    /// A file was not sealed.
-    #[error("sealing {}", path.display())]
-    Seal { path: PathBuf, source: SealError },
-    /// Name or path cannot be bound.
-    #[error("the model's name or a path in it cannot be bound")]
-    Place(#[from] PlaceError),
-    /// No random bytes.
-    #[error("drawing a file's key")]
-    Random(#[from] RandomError),
-    /// The key could not be wrapped.
-    #[error("wrapping a file's key")]
-    Packet(#[from] PacketError),
-    /// The files do not make a model.
-    #[error("the files do not make a model")]
-    Model(#[from] ModelError),
-}
-
-const TICK: Duration = Duration::from_millis(500);
