@@ -28,3 +28,4 @@ pub mod stream;
 mod untrusted;
 pub mod volume;
 pub mod workload;
+pub mod zeroing;

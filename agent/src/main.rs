@@ -2,7 +2,10 @@
 //! namespace that containers share.
 use std::process::ExitCode;
 
-use cella_agent::{guest, launch};
+use cella_agent::{guest, launch, zeroing::Zeroing};
+
+#[global_allocator]
+static ALLOCATOR: Zeroing = Zeroing;
 
 fn main() -> ExitCode {
     match std::env::args_os().next() {

@@ -9,6 +9,7 @@ mod attack;
 mod broker;
 mod hardware;
 mod hostile;
+mod memory;
 mod nbd;
 mod own;
 mod relay;

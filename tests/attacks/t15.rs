@@ -1,19 +1,13 @@
 //! T15: what survives a process, a container or a guest.
-use std::{
-    fs,
-    io::Read,
-    os::fd::AsRawFd,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{fs, sync::OnceLock, time::Duration};
 
-use anyhow::{Context, Result, ensure};
-use cella_tests::{Fixture, process::wait_until};
-use memchr::memmem;
+use anyhow::{Result, anyhow, ensure};
+use cella_tests::process::wait_until;
 
 use crate::{
     agent::Guest,
-    attack::{Attack, Ground, On, Open, Seen, Threat},
+    attack::{Attack, Ground, On, Seen, Threat},
+    memory::{memory_of, occurrences},
 };
 
 pub(crate) const THREAT: Threat = Threat {
@@ -30,14 +24,16 @@ pub(crate) const THREAT: Threat = Threat {
             name: "the_guests_memory_after_its_end",
             tried: "the host keeps the memory of a machine (no TEE protects it here) and looks for the model after the pod's end",
             on: On::Machine,
-            run: memory_after_the_end,
+            run: model_after_the_end,
+        },
+        Attack {
+            name: "what_ciphers_left_of_keys",
+            tried: "the same for the keys, of which ciphers leave copies on stacks and in expanded keys",
+            on: On::Machine,
+            run: keys_after_the_end,
         },
     ],
-    open: &[Open {
-        name: "what_ciphers_left_of_keys",
-        part: "keys looked for in the same memory",
-        because: "keys are zeroed where they are kept, but copies that ciphers leave on stacks and in expanded keys are found: nothing wipes these yet; with a TEE the host sees such memory encrypted",
-    }],
+    open: &[],
 };
 
 fn leftovers(g: &Ground) -> Result<Seen> {
@@ -56,14 +52,74 @@ fn leftovers(g: &Ground) -> Result<Seen> {
 
 /// The sentence stands in the model in the clear.
 const MODEL: &[u8] = b"sealed-demo-chain";
+/// What the container keeps in its memory.
+const CARELESS: &[u8] = b"carelesssecret";
 
-fn memory_after_the_end(g: &Ground) -> Result<Seen> {
+/// How often the model, a secret of the container's, and the keys were found, while the pod ran and after its end.
+struct Found {
+    before: [usize; 4],
+    after: [usize; 4],
+}
+
+fn found(g: &Ground) -> Result<&'static Found> {
+    static FOUND: OnceLock<Result<Found, String>> = OnceLock::new();
+    let found = FOUND.get_or_init(|| memory_after_the_end(g).map_err(|e| format!("{e:#}")));
+    found.as_ref().map_err(|e| anyhow!("{e}"))
+}
+
+fn model_after_the_end(g: &Ground) -> Result<Seen> {
+    let Found {
+        before: [running, ..],
+        after: [after, ..],
+    } = *found(g)?;
+    ensure!(
+        running > 0,
+        "the model is not in the memory of the running machine: the scan proves nothing"
+    );
+    ensure!(
+        after == 0,
+        "the model is {after} times in the memory of the machine that has ended"
+    );
+    Ok(Seen::new(
+        format!("while the pod ran the model stood {running} times in the machine's memory"),
+        "after its end it is not found in the same memory",
+    ))
+}
+
+fn keys_after_the_end(g: &Ground) -> Result<Seen> {
+    let Found {
+        before: [.., model_running, image_running],
+        after: [_, careless, model, image],
+    } = *found(g)?;
+    ensure!(
+        careless > 0,
+        "what a container left is not in the memory of the machine that has ended: the scan proves nothing"
+    );
+    ensure!(
+        model == 0 && image == 0,
+        "the model's key is {model} times in the memory of the machine that has ended, the image's {image} times"
+    );
+    Ok(Seen::new(
+        format!(
+            "a program of the container's, which zeroes nothing, left its own secret {careless} times in that memory"
+        ),
+        format!(
+            "neither key is found after the end, of copies that stood there while the pod ran ({model_running} of the model's, {image_running} of the \
+             image's): the agent zeroes what it frees, and all that it has before it powers off"
+        ),
+    ))
+}
+
+fn memory_after_the_end(g: &Ground) -> Result<Found> {
     let f = g.fixture()?;
-    let keys = [
-        ("the model's key", fs::read(f.stack.path("model.kek"))?),
-        ("the image's key", fs::read(f.stack.path("image.kek"))?),
-    ];
-    let line = "cat /models/demo/demo.gguf > /dev/null; echo read; sleep 1000 & wait";
+    let (model_key, image_key) = (
+        fs::read(f.stack.path("model.kek"))?,
+        fs::read(f.stack.path("image.kek"))?,
+    );
+    let needles = [MODEL, CARELESS, &model_key, &image_key];
+    // The secret is put together in the guest: it stands in no command line.
+    let line = "s=$(yes \"$(printf %s%s careless secret)\" | head -c 1000000); cat /models/demo/demo.gguf > /dev/null; echo read; \
+        sleep 1000 & wait; echo $s";
     let policy = f.allowed(&f.with_model(line))?;
     let run = f.start(&policy, line);
     let output = f.stack.path(&f.stack.fresh("memory-output"));
@@ -74,78 +130,17 @@ fn memory_after_the_end(g: &Ground) -> Result<Seen> {
         Ok(text.contains("read").then_some(()))
     })?;
     let memory = memory_of(f)?;
-    let mut needles = vec![("the model", MODEL)];
-    needles.extend(keys.iter().map(|(name, key)| (*name, key.as_slice())));
-    let texts: Vec<_> = needles.iter().map(|(_, text)| *text).collect();
-    let before = occurrences(&memory, &texts)?;
+    let before = occurrences(&memory, &needles)?;
     // What the shim asks for as well; it waits for 3 s only.
     let ended = Guest::of(f)?.api()?.shut_down();
     ensure!(ended.is_ok(), "{ended:?}");
     ctr.wait()?;
     run.remove(&f.stack)?;
     g.leaves_nothing()?;
-    let running = before.first().copied().unwrap_or_default();
-    ensure!(
-        running > 0,
-        "the model is not in the memory of the running machine: the scan proves nothing"
-    );
-    let after = occurrences(&memory, &texts)?;
-    ensure!(
-        after.first() == Some(&0),
-        "the model is in the memory of the machine that has ended: {after:?}"
-    );
-    let keys: Vec<_> = needles
-        .iter()
-        .zip(&after)
-        .skip(1)
-        .map(|((name, _), count)| format!("{name} {count} times"))
-        .collect();
-    Ok(Seen::new(
-        format!("while the pod ran the model stood {running} times in the machine's memory"),
-        format!(
-            "after its end it is not found in the same memory (keys, which is open: {})",
-            keys.join(", ")
-        ),
-    ))
-}
-
-/// The memory of the only machine that runs, held open: it outlives QEMU as long as it is.
-fn memory_of(f: &Fixture) -> Result<fs::File> {
-    let vm = fs::read_dir(f.stack.path("vm"))?
-        .flatten()
-        .next()
-        .context("no VM")?
-        .path();
-    let pid = fs::read_to_string(vm.join("qemu.pid"))?;
-    let folder = PathBuf::from(format!("/proc/{}/fd", pid.trim()));
-    for fd in fs::read_dir(&folder)?.flatten() {
-        let target = fs::read_link(fd.path()).unwrap_or_default();
-        if target.to_string_lossy().contains("memfd:") && fs::metadata(fd.path())?.len() >= 1 << 28 {
-            return Ok(fs::File::open(fd.path())?);
-        }
-    }
-    anyhow::bail!("no memory among {}", folder.display())
-}
-
-/// How often each text stands in a file. One that crosses the border of two reads is found as well.
-fn occurrences(file: &fs::File, needles: &[&[u8]]) -> Result<Vec<usize>> {
-    const STEP: u64 = 8 << 20;
-    let path = Path::new("/proc/self/fd").join(file.as_raw_fd().to_string());
-    let mut reader = fs::File::open(path)?; // from the beginning, each time
-    let mut counts = vec![0; needles.len()];
-    let longest = needles.iter().map(|needle| needle.len()).max().unwrap_or_default();
-    let mut window = Vec::new();
-    loop {
-        let kept = window.len();
-        if reader.by_ref().take(STEP).read_to_end(&mut window)? == 0 {
-            return Ok(counts);
-        }
-        for (needle, count) in needles.iter().zip(&mut counts) {
-            // What ends within the part that was kept was counted before.
-            let known = |at: &usize| at + needle.len() > kept;
-            *count += memmem::find_iter(&window, needle).filter(known).count();
-        }
-        let keep = window.len().saturating_sub(longest.saturating_sub(1));
-        window.drain(..keep);
-    }
+    let after = occurrences(&memory, &needles)?;
+    let four = |counts: Vec<usize>| <[usize; 4]>::try_from(counts).map_err(|_| anyhow!("four counts"));
+    Ok(Found {
+        before: four(before)?,
+        after: four(after)?,
+    })
 }

@@ -13,6 +13,7 @@ mod hardening;
 mod mounts;
 mod power;
 pub(crate) mod signal;
+mod wipe;
 
 use std::{path::Path, process::ExitCode, sync::Arc};
 
@@ -63,6 +64,7 @@ fn run(log: Logger) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(workers())
         .max_blocking_threads(MAX_BLOCKING_THREADS)
+        .on_thread_stop(wipe::own_stack)
         .enable_all()
         .build()?;
     runtime.block_on(serve(log))

@@ -4,13 +4,17 @@ use std::{panic, process};
 
 use nix::sys::reboot::{RebootMode, reboot};
 
+use super::wipe;
 use crate::logging;
 
-/// Powers the machine off. Nothing is written back: everything is in memory and meant to be gone.
-///
+/// Powers the machine off. Nothing is written back: everything is in memory and meant to be gone, this process's own by its hand.
+pub(super) fn off() -> ! {
+    wipe::end(at_once)
+}
+
 /// Where the kernel cannot power off it resets, which ends QEMU too (`-no-reboot`), and where it cannot even that, the end
 /// of process 1 is a kernel panic, upon which it resets (`panic=-1`).
-pub(super) fn off() -> ! {
+fn at_once() -> ! {
     for mode in [RebootMode::RB_POWER_OFF, RebootMode::RB_AUTOBOOT] {
         // Returns only if it failed, and then the next way is tried.
         let _ = reboot(mode);
