@@ -194,8 +194,13 @@ impl Guest {
 
     /// The body of `/attest` for a nonce.
     pub(crate) fn attestation(&self, nonce: &str) -> Result<Value> {
+        self.attestation_with(nonce, "")
+    }
+
+    /// The same of a guest that has bound evidence of a further device, which is not in the body yet.
+    pub(crate) fn attestation_with(&self, nonce: &str, additional: &str) -> Result<Value> {
         let key = self.key.public();
-        let evidence = self.evidence(wire::report_data(nonce, &key, ""))?;
+        let evidence = self.evidence(wire::report_data(nonce, &key, additional))?;
         Ok(json!({
             "init-data": {"format": "toml", "body": self.initdata},
             "runtime-data": {"nonce": nonce, "tee-pubkey": key},

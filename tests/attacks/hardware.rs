@@ -94,7 +94,8 @@ pub(crate) struct Monitor {
 }
 
 impl Monitor {
-    fn connect(path: &Path) -> Result<Self> {
+    /// Connects to the one on this socket, as soon as it is there.
+    pub(crate) fn connect(path: &Path) -> Result<Self> {
         let stream = wait_until(Duration::from_secs(20), || Ok(UnixStream::connect(path).ok()))?;
         stream.set_read_timeout(Some(Duration::from_secs(20)))?;
         let mut monitor = Self {

@@ -1,14 +1,23 @@
-//! The memory of a machine, which is the host's to read where no TEE protects it (none does here).
+//! The memory of a machine, which is the host's to read and to write where no TEE protects it (none does here), and the ring of a device
+//! in it.
 use std::{
     fs,
     io::Read,
-    os::fd::AsRawFd,
+    os::{fd::AsRawFd, unix::fs::FileExt},
     path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use cella_tests::Fixture;
 use memchr::memmem;
+use serde_json::{Value, json};
+
+use crate::hardware::Monitor;
 
 /// The memory of the only machine that runs, held open: it outlives QEMU as long as it is.
 pub(crate) fn memory_of(f: &Fixture) -> Result<fs::File> {
@@ -52,5 +61,69 @@ pub(crate) fn occurrences(file: &fs::File, needles: &[&[u8]]) -> Result<Vec<usiz
         }
         let keep = window.len().saturating_sub(longest.saturating_sub(1));
         window.drain(..keep);
+    }
+}
+
+/// What a device writes of a buffer that it has used, and the guest's driver reads (virtio 1.2, 2.7.8).
+#[derive(Clone, Copy)]
+pub(crate) enum Lie {
+    /// It was a buffer that the driver never gave.
+    Id,
+    /// More was written to it than it has room for.
+    Length,
+}
+
+/// A device that lies: each used buffer is told otherwise as soon as QEMU has told it.
+pub(crate) struct Liar {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<Result<u64>>,
+}
+
+impl Liar {
+    /// Lies for the network device, of each packet that comes.
+    pub(crate) fn of_network(f: &Fixture, monitor: &mut Monitor, lie: Lie) -> Result<Self> {
+        let devices = monitor.run("x-query-virtio", json!({}))?;
+        let device = devices
+            .as_array()
+            .into_iter()
+            .flatten()
+            .find(|device| device.get("name") == Some(&json!("virtio-net")))
+            .and_then(|device| device.get("path"))
+            .context("QEMU has no network device")?;
+        let queue = monitor.run("x-query-virtio-queue-status", json!({"path": device, "queue": 0}))?;
+        let number = |name: &str| queue.get(name).and_then(Value::as_u64).with_context(|| name.to_owned());
+        let (used, entries) = (number("vring-used")?, number("vring-num")?);
+        let memory = fs::OpenOptions::new().read(true).write(true).open(path_of(f)?)?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = thread::spawn(move || {
+            let index = || -> Result<u16> {
+                let mut bytes = [0; 2];
+                memory.read_exact_at(&mut bytes, used + 2)?;
+                Ok(u16::from_le_bytes(bytes))
+            };
+            let (mut told, mut lies) = (index()?, 0);
+            while !stopped.load(Ordering::SeqCst) {
+                let now = index()?;
+                while told != now {
+                    let entry = used + 4 + 8 * (u64::from(told) % entries);
+                    let place = match lie {
+                        Lie::Id => entry,
+                        Lie::Length => entry + 4,
+                    };
+                    memory.write_all_at(&0xffff_fff0_u32.to_le_bytes(), place)?;
+                    told = told.wrapping_add(1);
+                    lies += 1;
+                }
+            }
+            Ok(lies)
+        });
+        Ok(Self { stop, thread })
+    }
+
+    /// Tells the truth again, and how often it did not.
+    pub(crate) fn stop(self) -> Result<u64> {
+        self.stop.store(true, Ordering::SeqCst);
+        self.thread.join().map_err(|_| anyhow!("the liar panicked"))?
     }
 }

@@ -1,4 +1,4 @@
-//! T6: evidence put together from parts of several machines. GPUs are not attested yet, so the parts are those of a CPU's evidence.
+//! T6: evidence put together from parts of several machines. GPUs are not appraised yet: what is glued on is refused as such.
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Result, bail, ensure};
@@ -8,9 +8,10 @@ use cella_attest::{
     tdx::{self, Roots, TdxEvidence, TdxExpected, TdxOptions},
     verify_with,
 };
+use serde_json::json;
 
 use crate::{
-    attack::{Attack, Ground, On, Open, Seen, Threat, chain},
+    attack::{Attack, Ground, On, Seen, Threat, chain},
     broker::{self, Broker, Guest},
 };
 
@@ -42,12 +43,14 @@ pub(crate) const THREAT: Threat = Threat {
             on: On::SimulatedEvidence,
             run: tdx_collateral,
         },
+        Attack {
+            name: "gpu_evidence_of_another_machine",
+            tried: "what claims to be evidence of a GPU, glued to a genuine guest's: glued on by the host, and bound by the guest itself",
+            on: On::Broker,
+            run: glued_gpu,
+        },
     ],
-    open: &[Open {
-        name: "gpu_evidence_of_another_machine",
-        part: "the CPU's evidence of one machine glued to the GPU's of another",
-        because: "no GPU is attested yet: the broker refuses evidence of further devices altogether",
-    }],
+    open: &[],
 };
 
 const CHALLENGE: [u8; 64] = [5; 64];
@@ -192,6 +195,30 @@ fn tdx_collateral(_: &Ground) -> Result<Seen> {
     }
     Ok(Seen::new(
         "the genuine collateral passes, and says the same as the exchanged one",
+        refusals.join("; "),
+    ))
+}
+
+/// No GPU is appraised yet, and what is not appraised is not taken: nobody may think that it was.
+fn glued_gpu(g: &Ground) -> Result<Seen> {
+    let f = g.fixture()?;
+    let (broker, guest) = (Broker::of(&f.stack)?, Guest::of(&f.stack)?);
+    broker::store_for(f, "attack/mixed-gpu/1", &[&guest])?;
+    let gpu = json!([{"nvidia": {"evidence": "AAAA", "certificate": "AAAA", "arch": "HOPPER"}}]).to_string();
+    let mut refusals = Vec::new();
+    for bound in ["", &gpu] {
+        let (cookie, nonce) = broker.challenge()?;
+        let mut body = guest.attestation_with(&nonce, bound)?;
+        *body
+            .pointer_mut("/tee-evidence/additional_evidence")
+            .ok_or_else(|| anyhow::anyhow!("no place for it"))? = gpu.as_str().into();
+        refusals.push(broker.attest(&cookie, &body)?.refused("additional evidence")?);
+        // Nothing was attested in this session.
+        broker.resource(&cookie, "attack/mixed-gpu/1")?.refused("")?;
+    }
+    broker.ask(&guest, "attack/mixed-gpu/1")?.granted()?;
+    Ok(Seen::new(
+        "without the GPU's part the same guest's evidence gets the resource",
         refusals.join("; "),
     ))
 }
