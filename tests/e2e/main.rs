@@ -9,6 +9,7 @@ mod faults;
 mod full_disk;
 mod kills;
 mod light;
+mod models;
 mod network;
 mod operator;
 mod policy;
@@ -26,7 +27,7 @@ type Case = fn(&Fixture) -> anyhow::Result<()>;
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);
-    let groups: [(&str, &[(&str, Case)]); 13] = [
+    let groups: [(&str, &[(&str, Case)]); 14] = [
         ("light", light::CASES),
         ("content", content::CASES),
         ("broker", broker::CASES),
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
         ("faults", kills::CASES),
         ("faults", full_disk::CASES),
         ("config", config::CASES),
+        ("models", models::CASES),
         ("network", network::CASES),
         ("operator", operator::CASES),
         ("record", record::CASES),

@@ -51,7 +51,7 @@ async fn attempt(
     let say = |text: &str| job.counter.say(text);
     let ready = job.ready(file)?;
     let mut sending = Sending::start(registry, repository, say).await?;
-    let (to_send, mut chunks) = mpsc::channel(2);
+    let (to_send, mut chunks) = mpsc::channel(1);
     let (counter, stop, threads) = (job.counter.clone(), job.stop.clone(), job.threads);
     let sealing = tokio::task::spawn_blocking(move || {
         let mut chunks = Chunks {
@@ -115,7 +115,7 @@ pub(super) async fn send_small(registry: &Registry, repository: &str, bytes: Vec
     }
 }
 
-/// Gathers what is written into chunks and hands them on; waits while two are on their way.
+/// Gathers what is written into chunks and hands them on; waits while one waits and one is on its way.
 struct Chunks {
     buffer: BytesMut,
     to_send: mpsc::Sender<Bytes>,
