@@ -137,8 +137,8 @@ enum Container {
 struct Builder {
     documents: Vec<Node>,
     open: Vec<Open>,
-    /// What aliases stand for, and how many nodes each has.
-    anchors: BTreeMap<usize, (Node, usize)>,
+    /// What aliases stand for.
+    anchors: BTreeMap<usize, (Node, Extent)>,
     nodes: usize,
 }
 
@@ -163,8 +163,11 @@ impl Builder {
             ),
             Event::SequenceEnd | Event::MappingEnd => self.end(line),
             Event::Alias(anchor) => match self.anchors.get(&anchor) {
-                Some((node, size)) => {
-                    let (node, size) = (node.clone(), *size);
+                Some((_, extent)) if self.open.len().saturating_add(extent.depth) > MAX_DEPTH => {
+                    Err(YamlError::Deep { line })
+                }
+                Some((node, extent)) => {
+                    let (node, size) = (node.clone(), extent.nodes);
                     self.put(node, 0, size)
                 }
                 None => Err(YamlError::Alias { line }),
@@ -208,8 +211,7 @@ impl Builder {
             return Err(YamlError::Many { line });
         }
         if anchor > 0 {
-            let size = count(&node);
-            self.anchors.insert(anchor, (node.clone(), size));
+            self.anchors.insert(anchor, (node.clone(), Extent::of(&node)));
         }
         match self.open.last_mut().map(|open| &mut open.container) {
             None => self.documents.push(node),
@@ -231,18 +233,30 @@ impl Builder {
     }
 }
 
-fn count(node: &Node) -> usize {
-    let mut all = 0_usize;
-    let mut open = vec![node];
-    while let Some(node) = open.pop() {
-        all = all.saturating_add(1);
-        match &node.value {
-            Value::Scalar { .. } => {}
-            Value::List(items) => open.extend(items),
-            Value::Map(entries) => open.extend(entries.iter().map(|(_, node)| node)),
+/// How much an alias repeats.
+#[derive(Clone, Copy)]
+struct Extent {
+    nodes: usize,
+    /// Of lists and tables.
+    depth: usize,
+}
+
+impl Extent {
+    fn of(node: &Node) -> Self {
+        let mut extent = Self { nodes: 0, depth: 0 };
+        let mut open = vec![(node, 0_usize)];
+        while let Some((node, above)) = open.pop() {
+            extent.nodes = extent.nodes.saturating_add(1);
+            let depth = above.saturating_add(1);
+            match &node.value {
+                Value::Scalar { .. } => continue,
+                Value::List(items) => open.extend(items.iter().map(|node| (node, depth))),
+                Value::Map(entries) => open.extend(entries.iter().map(|(_, node)| (node, depth))),
+            }
+            extent.depth = extent.depth.max(depth);
         }
+        extent
     }
-    all
 }
 
 /// Whether YAML 1.1, which Kubernetes reads, takes the plain word for something else than text.
@@ -351,6 +365,14 @@ mod tests {
             bomb.push_str(&format!("a{step}: &a{step} [{refs}]\n"));
         }
         assert!(matches!(parse(&bomb), Err(YamlError::Many { .. })));
+        let deep = format!(
+            "a: &a {}{}\nb: {}*a{}",
+            "[".repeat(40),
+            "]".repeat(40),
+            "[".repeat(40),
+            "]".repeat(40)
+        );
+        assert!(matches!(parse(&deep), Err(YamlError::Deep { line: 2 })));
         assert!(matches!(
             parse(&"[".repeat(100)),
             Err(YamlError::Deep { .. } | YamlError::Syntax { .. })
