@@ -208,7 +208,9 @@ mod tests {
         let event = forwarder.events.next(0).await;
         assert_eq!(
             event.text,
-            format!("policy denies forwarding to port {port}: the ingress is shut, container \"server\" does not run")
+            format!(
+                "policy denies forwarding to port {port}: the ingress is shut by presence, container \"server\" does not run"
+            )
         );
         forwarder.ingress.note("server", Turn::Running);
         let mut host = ask(&forwarder, port).await;

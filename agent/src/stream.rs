@@ -6,6 +6,8 @@
 //! bytes flow. The kernel's pipe is the only buffer: a host that does not read stops a container that prints, like any
 //! pipe. A pipe that nobody takes within [`CLAIM_LIMIT`] is let go: output is dropped from then on, input ends.
 //!
+//! While the pod's ingress is shut, nothing of what the host writes goes into a pipe.
+//!
 //! ```text
 //! offered ──claimed──▶ flowing ──end of pipe (process ended)──▶ drained, closed
 //!    │                    └── host goes away ──▶ output dropped until the process ends
@@ -35,15 +37,17 @@ use tokio::{
 pub use meter::{Meter, PERIOD};
 pub use terminal::{Master, Pending, Terminal};
 
+use crate::pod::Ingress;
+
 /// The agent's end of one pipe.
 #[derive(Debug)]
 pub enum Pipe {
-    /// The container reads what the host sends.
-    Input(Sender),
+    /// The container reads what the host sends, while the pod's ingress is open.
+    Input(Sender, Ingress),
     /// The host reads what the container prints.
     Output(Receiver),
-    /// The host types on a terminal.
-    TerminalInput(Pending),
+    /// The host types on a terminal, while the pod's ingress is open.
+    TerminalInput(Pending, Ingress),
     /// The host sees what a terminal shows.
     TerminalOutput(Pending),
 }
@@ -107,7 +111,7 @@ impl Streams {
                     discard(master).await;
                 }
             })),
-            Pipe::Input(_) | Pipe::TerminalInput(_) => {}
+            Pipe::Input(..) | Pipe::TerminalInput(..) => {}
         }
     }
 
@@ -120,7 +124,7 @@ impl Streams {
                     meter.run(master).await;
                 }
             })),
-            Pipe::Input(_) | Pipe::TerminalInput(_) => {}
+            Pipe::Input(..) | Pipe::TerminalInput(..) => {}
         }
     }
 
@@ -132,11 +136,11 @@ impl Streams {
         };
         match self.take(number) {
             None => warn!(self.log, "a stream connection named a stream that is not offered"; "stream" => number),
-            Some(Pipe::Input(pipe)) => input(connection, pipe).await,
+            Some(Pipe::Input(pipe, ingress)) => input(connection, pipe, &ingress).await,
             Some(Pipe::Output(pipe)) => output(pipe, connection).await,
-            Some(Pipe::TerminalInput(pending)) => {
+            Some(Pipe::TerminalInput(pending, ingress)) => {
                 if let Some(master) = opened(pending).await {
-                    input(connection, master).await;
+                    input(connection, master, &ingress).await;
                 }
             }
             Some(Pipe::TerminalOutput(pending)) => {
@@ -205,9 +209,17 @@ async fn opened(mut pending: Pending) -> Option<Master> {
     pending.wait_for(Option::is_some).await.ok()?.clone()
 }
 
-async fn input(mut connection: impl AsyncRead + AsyncWrite + Unpin, mut pipe: impl AsyncWrite + Unpin) {
+/// Copies while the ingress is open; what comes while it is shut waits, at most a chunk here and the rest with the host. An end is
+/// passed on at any time.
+async fn input(mut connection: impl AsyncRead + Unpin, mut pipe: impl AsyncWrite + Unpin, ingress: &Ingress) {
+    let mut buffer = vec![0; CHUNK];
     // Either side may end it at any time; dropping a pipe is the container's end of file, a terminal has none.
-    let _ = copy(&mut connection, &mut pipe).await;
+    while let Ok(count @ 1..) = connection.read(&mut buffer).await {
+        ingress.opened().await;
+        if pipe.write_all(buffer.get(..count).unwrap_or_default()).await.is_err() {
+            return;
+        }
+    }
 }
 
 /// Copies until the last writer is gone, then closes, so that nothing that was printed is lost.

@@ -11,11 +11,11 @@ mod common;
 use std::sync::Arc;
 
 use cella_agent::{
-    container::{ContainerError, ContainerId, Creation, Limits, WantedPipes},
+    container::{ContainerError, ContainerId, Creation, ExecCreation, ExecId, Limits, WantedPipes},
     network::NetworkPlan,
 };
 use cella_policy::Policy;
-use common::{LIMIT, Machine, POLICY, admission_of, is_root};
+use common::{LIMIT, Machine, POLICY, admission_of, is_root, process};
 use tokio::time::timeout;
 
 /// The server comes after an init container that must have completed.
@@ -28,14 +28,22 @@ fn policy() -> Policy {
     Policy::parse(&format!("{server}\n{init}")).unwrap()
 }
 
+/// A server in which the host may run what it likes, and a filter that must be there.
+fn free_exec() -> Policy {
+    let container = &POLICY[POLICY.find("[[container]]").unwrap()..POLICY.find("[[container.mount]]").unwrap()];
+    let sleeps = |text: &str| text.replace("[\"/bin/true\"]", "[\"/bin/sleep\", \"1000\"]");
+    let filter = sleeps(container).replace("name = \"server\"", "name = \"filter\"");
+    let server = sleeps(POLICY).replace("name = \"server\"", "name = \"server\"\nexec = \"any\"");
+    Policy::parse(&format!("{server}\n{filter}")).unwrap()
+}
+
 struct Pod {
     machine: Machine,
     policy: Policy,
 }
 
 impl Pod {
-    fn new() -> Self {
-        let policy = policy();
+    fn new(policy: Policy) -> Self {
         Self {
             machine: Machine::under(&policy, None),
             policy,
@@ -84,7 +92,7 @@ async fn t1_the_order_is_kept_and_the_ingress_follows() {
     if !is_root() {
         return;
     }
-    let pod = Pod::new();
+    let pod = Pod::new(policy());
     let (init, server) = (pod.create("init"), pod.create("server"));
     let denied = pod.start(&server).await.unwrap_err();
     assert_eq!(
@@ -110,4 +118,33 @@ async fn t1_the_order_is_kept_and_the_ingress_follows() {
         pod.event(2).await,
         "the ingress is shut: container \"server\" does not run"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn t1_the_hosts_command_lines_wait_until_everybody_is_there() {
+    if !is_root() {
+        return;
+    }
+    let pod = Pod::new(free_exec());
+    let containers = &pod.machine.containers;
+    let (server, filter) = (pod.create("server"), pod.create("filter"));
+    pod.start(&server).await.unwrap();
+    let exec: ExecId = "e1".parse().unwrap();
+    let creation = ExecCreation {
+        exec: exec.clone(),
+        process: process(&["/bin/true"]),
+        pipes: WantedPipes::default(),
+    };
+    containers.exec(&server, creation).unwrap();
+    let denied = containers.start_exec(&server, &exec).await.unwrap_err();
+    assert!(matches!(denied, ContainerError::Denied(_)), "{denied:?}");
+    let words = "exec is \"any\" and the ingress is shut by presence, container \"filter\" does not run";
+    assert!(denied.to_string().contains(words), "{denied}");
+    // Nothing has been spent: it may run as soon as everybody is there.
+    pod.start(&filter).await.unwrap();
+    containers.start_exec(&server, &exec).await.unwrap();
+    for id in [&server, &filter] {
+        containers.signal(&id.first_process(), 9, false).unwrap();
+        assert_eq!(pod.ended(id).await, 137);
+    }
 }

@@ -237,6 +237,7 @@ impl Instance {
     pub(super) async fn start_exec(self: Arc<Self>, id: ExecId) -> Result<u32, ContainerError> {
         let exec = self.exec(&id)?;
         let process = &exec.process;
+        self.standing.check_exec(&self.policy).map_err(ContainerError::Denied)?;
         let beginning = process.begin()?;
         let kills = self.oom_kills();
         match self.launch_exec(&exec.admitted, process, beginning).await {

@@ -321,6 +321,7 @@ impl Setting {
         Outlet {
             policy: policy.stdio,
             events: self.pod.events().clone(),
+            ingress: self.ingress.clone(),
             process: process.clone(),
         }
     }

@@ -9,7 +9,7 @@ use tokio::net::unix::pipe::{Receiver, Sender};
 use super::ProcessId;
 use crate::{
     launch::Stdio,
-    pod::Events,
+    pod::{Events, Ingress},
     stream::{Meter, Pipe, Streams, Terminal},
 };
 
@@ -55,10 +55,12 @@ pub(super) struct Pipes {
     pub(super) terminal: Option<Terminal>,
 }
 
-/// What the policy lets out of a process, and who is told of what it does not.
+/// What the policy lets out of a process and into it, and who is told of what it does not.
 pub(super) struct Outlet {
     pub(super) policy: StdioPolicy,
     pub(super) events: Events,
+    /// While it is shut nothing gets in.
+    pub(super) ingress: Ingress,
     pub(super) process: ProcessId,
 }
 
@@ -86,7 +88,8 @@ pub(super) fn make(wanted: WantedPipes, terminal: bool, outlet: &Outlet, streams
     let Pipes { stdio, numbers, .. } = &mut pipes;
     if stdin {
         let (process, agent) = pipe2(OFlag::O_CLOEXEC)?;
-        numbers.stdin = streams.offer(Pipe::Input(Sender::from_owned_fd(nonblocking(agent)?)?));
+        let agent = Sender::from_owned_fd(nonblocking(agent)?)?;
+        numbers.stdin = streams.offer(Pipe::Input(agent, outlet.ingress.clone()));
         stdio.stdin = Some(process);
     }
     for (name, output, number, slot) in [
@@ -127,7 +130,7 @@ fn with_terminal(stdin: bool, output: Output, outlet: &Outlet, streams: &Streams
     let terminal = Terminal::default();
     let mut pipes = Pipes::default();
     if stdin {
-        pipes.numbers.stdin = streams.offer(Pipe::TerminalInput(terminal.pending()));
+        pipes.numbers.stdin = streams.offer(Pipe::TerminalInput(terminal.pending(), outlet.ingress.clone()));
     }
     let pipe = Pipe::TerminalOutput(terminal.pending());
     match output {

@@ -2,7 +2,10 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use cella_policy::check::{Denial, Turn};
+use cella_policy::{
+    ContainerPolicy,
+    check::{Denial, Turn},
+};
 
 use crate::pod::Ingress;
 
@@ -34,6 +37,11 @@ impl Standing {
     /// Whether it is its turn to start.
     pub(super) fn check_start(&self) -> Result<(), Denial> {
         self.ingress.check_start(&self.name)
+    }
+
+    /// Whether a command line of the host's choice may run in it.
+    pub(super) fn check_exec(&self, policy: &ContainerPolicy) -> Result<(), Denial> {
+        self.ingress.check_exec(policy)
     }
 
     /// Its program runs.

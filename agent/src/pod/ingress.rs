@@ -3,13 +3,14 @@
 //! ```text
 //! shut ──the last missing container is there──▶ open ──one of them is gone, or paused──▶ shut
 //! ```
-//! Whoever lets clients in asks here: forwarded ports at each connection and while it lasts. Each change is an event, so that an operator
+//! Whoever lets clients in asks here: forwarded ports at each connection and while it lasts, the programs' input at each chunk,
+//! command lines of the host's choice at their start. Each change is an event, so that an operator
 //! sees who is missing.
 
 use std::sync::Arc;
 
 use cella_policy::{
-    Policy,
+    ContainerPolicy, Policy,
     check::{Denial, Lineup, Missing, Turn},
 };
 use tokio::sync::watch;
@@ -37,6 +38,11 @@ impl Ingress {
         self.lineup.borrow().check_start(name)
     }
 
+    /// Whether the host may run a command line of its own choice in `container` now.
+    pub fn check_exec(&self, container: &ContainerPolicy) -> Result<(), Denial> {
+        self.lineup.borrow().check_exec(container)
+    }
+
     /// Required containers that are not there.
     pub fn missing(&self) -> Vec<Missing> {
         self.lineup.borrow().missing()
@@ -49,9 +55,7 @@ impl Ingress {
 
     /// Why it is shut, in words; `None` where it is open.
     pub fn shut_because(&self) -> Option<String> {
-        let missing = self.missing();
-        let names: Vec<String> = missing.iter().map(ToString::to_string).collect();
-        (!names.is_empty()).then(|| names.join(", "))
+        self.lineup.borrow().shut_because()
     }
 
     /// Waits until it is shut. Safe to cancel.
@@ -59,6 +63,12 @@ impl Ingress {
         let mut lineup = self.lineup.subscribe();
         // The sender is ours and alive.
         let _ = lineup.wait_for(|lineup| !lineup.missing().is_empty()).await;
+    }
+
+    /// Waits until it is open. Safe to cancel.
+    pub async fn opened(&self) {
+        let mut lineup = self.lineup.subscribe();
+        let _ = lineup.wait_for(|lineup| lineup.missing().is_empty()).await;
     }
 
     /// Follows it: each value is whether it is open.

@@ -3,7 +3,22 @@ use tokio::{
     time::advance,
 };
 
+use cella_policy::{Policy, check::Turn};
+
 use super::*;
+use crate::pod::Events;
+
+/// Of a pod with a container that must run.
+fn ingress() -> Ingress {
+    let policy = Policy::parse(include_str!("../../tests/common/policy.toml")).unwrap();
+    Ingress::new(&policy, Events::new())
+}
+
+fn open() -> Ingress {
+    let ingress = ingress();
+    ingress.note("server", Turn::Running);
+    ingress
+}
 
 fn streams() -> Streams {
     Streams::new(Logger::root(slog::Discard, slog::o!()))
@@ -43,12 +58,41 @@ async fn output_flows_and_is_drained_after_the_end() {
 async fn input_flows_and_its_end_is_the_end_of_file() {
     let streams = streams();
     let (agent, mut process) = pipe().unwrap();
-    let mut host = claim(&streams, streams.offer(Pipe::Input(agent))).await;
+    let mut host = claim(&streams, streams.offer(Pipe::Input(agent, open()))).await;
     host.write_all(b"question").await.unwrap();
     host.shutdown().await.unwrap();
     let mut read = Vec::new();
     process.read_to_end(&mut read).await.unwrap();
     assert_eq!(read, b"question");
+}
+
+#[tokio::test]
+async fn t1_input_waits_until_everybody_is_there() {
+    let (streams, ingress) = (streams(), ingress());
+    let (agent, mut process) = pipe().unwrap();
+    let mut host = claim(&streams, streams.offer(Pipe::Input(agent, ingress.clone()))).await;
+    host.write_all(b"question").await.unwrap();
+    let mut read = [0; 8];
+    let early = timeout(Duration::from_millis(100), process.read(&mut read)).await;
+    assert!(early.is_err(), "{early:?}");
+    ingress.note("server", Turn::Running);
+    process.read_exact(&mut read).await.unwrap();
+    assert_eq!(&read, b"question");
+    ingress.note("server", Turn::Paused);
+    host.write_all(b"another.").await.unwrap();
+    let late = timeout(Duration::from_millis(100), process.read(&mut read)).await;
+    assert!(late.is_err(), "{late:?}");
+    ingress.note("server", Turn::Running);
+    process.read_exact(&mut read).await.unwrap();
+    assert_eq!(&read, b"another.");
+}
+
+#[tokio::test]
+async fn an_end_of_input_waits_for_nobody() {
+    let streams = streams();
+    let (agent, mut process) = pipe().unwrap();
+    drop(claim(&streams, streams.offer(Pipe::Input(agent, ingress()))).await);
+    assert_eq!(process.read(&mut [0; 1]).await.unwrap(), 0);
 }
 
 #[tokio::test]

@@ -60,7 +60,7 @@ pub enum Denial {
         allowed: String,
     },
     /// A variable has another value.
-    #[error("policy denies {subject}: variable {name} is {given}, allowed is {allowed}")]
+    #[error("policy denies {subject}: variable {name} is {given}, allowed by env is {allowed}")]
     Variable {
         subject: Subject,
         name: String,
@@ -83,14 +83,14 @@ pub enum Denial {
         allowed: String,
     },
     /// A variable of the policy is not there.
-    #[error("policy denies {subject}: variable {name} is missing, it must be {allowed}")]
+    #[error("policy denies {subject}: variable {name} of env is missing, it must be {allowed}")]
     MissingVariable {
         subject: Subject,
         name: String,
         allowed: String,
     },
     /// A variable is there twice: which value counts depends on the program.
-    #[error("policy denies {subject}: variable {name} appears twice, allowed is once")]
+    #[error("policy denies {subject}: variable {name} appears twice in env, allowed is once")]
     RepeatedVariable { subject: Subject, name: String },
     /// Text that no process could get, or that would mean something else than it looks like.
     #[error("policy denies {subject}: {field} is {given}, allowed is {allowed}")]
@@ -101,14 +101,14 @@ pub enum Denial {
         allowed: &'static str,
     },
     /// Another working directory.
-    #[error("policy denies {subject}: working directory is {given}, allowed is {allowed}")]
+    #[error("policy denies {subject}: working directory (cwd) is {given}, allowed is {allowed}")]
     WorkingDirectory {
         subject: Subject,
         given: String,
         allowed: String,
     },
     /// Another user or group.
-    #[error("policy denies {subject}: {field} is {given}, allowed is {allowed}")]
+    #[error("policy denies {subject}: user.{field} is {given}, allowed is {allowed}")]
     User {
         subject: Subject,
         field: &'static str,
@@ -126,14 +126,14 @@ pub enum Denial {
         allowed: u32,
     },
     /// Other additional groups.
-    #[error("policy denies {subject}: additional groups are {given:?}, allowed are {allowed:?}")]
+    #[error("policy denies {subject}: additional groups (user.additional-gids) are {given:?}, allowed are {allowed:?}")]
     Groups {
         subject: Subject,
         given: Vec<u32>,
         allowed: Vec<u32>,
     },
     /// A mount that the policy does not name.
-    #[error("policy denies mount {destination} of type {kind}: not named by {subject}, allowed is {allowed}")]
+    #[error("policy denies mount {destination} of type {kind}: not named in volume of {subject}, allowed is {allowed}")]
     Mount {
         subject: Subject,
         destination: String,
@@ -152,7 +152,9 @@ pub enum Denial {
         allowed: String,
     },
     /// A volume that the policy does not name there.
-    #[error("policy denies mount {destination} of volume kind {kind}: not named by {subject}, allowed is {allowed}")]
+    #[error(
+        "policy denies mount {destination} of volume kind {kind}: not named in volume of {subject}, allowed is {allowed}"
+    )]
     Volume {
         subject: Subject,
         destination: String,
@@ -189,11 +191,11 @@ pub enum Denial {
     #[error("policy denies mount {destination}: {subject} has two there, allowed is one")]
     MountTwice { subject: Subject, destination: String },
     /// A kind of volume that no container may mount.
-    #[error("policy denies volumes of kind {kind}: no container may mount one, allowed is {allowed}")]
+    #[error("policy denies volumes of kind {kind}: not named in volume of any container, allowed is {allowed}")]
     VolumeKind { kind: &'static str, allowed: String },
     /// A capability that is neither in containerd's default set nor in the policy.
     #[error(
-        "policy denies {subject}: capability {given} is not named, allowed is {allowed} and containerd's default set"
+        "policy denies {subject}: capability {given} is not named in capabilities, allowed is {allowed} and containerd's default set"
     )]
     Capability {
         subject: Subject,
@@ -201,13 +203,17 @@ pub enum Denial {
         allowed: String,
     },
     /// A capability that Linux does not have.
-    #[error("policy denies {subject}: capability {given} is none that this guest knows, allowed is any of Linux 6.12")]
+    #[error(
+        "policy denies {subject}: {given} of capabilities is none that this guest knows, allowed is any of Linux 6.12"
+    )]
     NoCapability { subject: Subject, given: String },
     /// Every power at once.
     #[error("policy denies {subject}: privileged is true, allowed is false")]
     Privileged { subject: Subject },
     /// A resource limit that the policy does not name.
-    #[error("policy denies {subject}: limit {kind} of {soft}:{hard} is not named, allowed is {allowed}")]
+    #[error(
+        "policy denies {subject}: limit {kind} of {soft}:{hard} is not named in rlimits or memlock-bytes, allowed is {allowed}"
+    )]
     Rlimit {
         subject: Subject,
         kind: String,
@@ -216,7 +222,7 @@ pub enum Denial {
         allowed: String,
     },
     /// Another host name, or none at all.
-    #[error("policy denies {subject}: host name is {given}, allowed is {allowed}")]
+    #[error("policy denies {subject}: hostname is {given}, allowed is {allowed}")]
     Hostname {
         subject: Subject,
         given: String,
@@ -238,6 +244,12 @@ pub enum Denial {
         other: String,
         needed: &'static str,
     },
+    /// A command line of the host's choice while a required container is not there.
+    #[error(
+        "policy denies {subject}: exec is \"any\" and the ingress is shut by presence, {missing}; allowed is when nobody is \
+         missing, or what exec names"
+    )]
+    ExecShut { subject: Subject, missing: String },
     /// A signal.
     #[error("policy denies {subject}: signal {given} is not named in signals, allowed is {allowed}")]
     Signal {
@@ -249,7 +261,7 @@ pub enum Denial {
     #[error("policy denies forwarding to port {port}: [pod] forward-ports does not name it, allowed is {allowed}")]
     Forward { port: u16, allowed: String },
     /// A port of the pod while a required container is not there.
-    #[error("policy denies forwarding to port {port}: the ingress is shut, {missing}")]
+    #[error("policy denies forwarding to port {port}: the ingress is shut by presence, {missing}")]
     Shut { port: u16, missing: String },
     /// An optional call.
     #[error("policy denies the call {call}: [pod] calls does not name it, allowed is {allowed}")]
@@ -271,7 +283,7 @@ pub enum Denial {
     #[error("policy denies clients at {port}: [network] ingress does not name it, allowed is {allowed}")]
     Client { port: Port, allowed: String },
     /// A port that clients may use, while a required container is not there.
-    #[error("policy denies clients at {port}: the ingress is shut, {missing}")]
+    #[error("policy denies clients at {port}: the ingress is shut by presence, {missing}")]
     ClientShut { port: Port, missing: String },
     /// Packets of the pod's containers that no rule lets out. Where they were going is not said: a container chooses it.
     #[error(
@@ -281,7 +293,7 @@ pub enum Denial {
     /// Packets for the pod's containers that no rule lets in.
     #[error(
         "policy denies packets: [network] ingress does not name the ports of at most {packets} that came in, or the ingress \
-         is shut"
+         is shut by presence"
     )]
     Ingress { packets: u64 },
     /// One process namespace for all containers is wanted.

@@ -151,8 +151,8 @@ fn check_fields<'p>(
     let (masked_paths, readonly_paths) = match container.masked_paths {
         MaskedPaths::Agent => (Vec::new(), Vec::new()),
         MaskedPaths::Any => (
-            check_paths(&subject, "a masked path", &request.masked_paths)?,
-            check_paths(&subject, "a read-only path", &request.readonly_paths)?,
+            check_paths(&subject, "one of masked-paths", &request.masked_paths)?,
+            check_paths(&subject, "a read-only one of masked-paths", &request.readonly_paths)?,
         ),
     };
     let unmasked = container.masked_paths == MaskedPaths::Any

@@ -192,7 +192,7 @@ fn check_place(container: &ContainerPolicy, subject: &Subject, destination: &str
     let Ok(path) = destination.parse::<GuestPath>() else {
         return Err(Denial::Form {
             subject: subject.clone(),
-            field: "a mount's destination",
+            field: "a destination of volumes",
             given: shown(destination),
             allowed: "an absolute, normalised path",
         });

@@ -7,14 +7,15 @@
 //!     └── ended otherwise ───┘  └────────── started ──────────┘        (paused counts as not running)
 //! ```
 //! The ingress is open while no required container is missing: `presence = "running"` must run now, and one that is
-//! `"completed"` must have ended with status 0 once. It shuts again as soon as one is gone.
+//! `"completed"` must have ended with status 0 once. It shuts again as soon as one is gone. While it is shut nothing that the host
+//! writes reaches a program, and no command line that the policy does not name is run.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use super::{Denial, Subject};
 use crate::names::shown;
-use crate::policy::{Policy, Presence};
+use crate::policy::{ContainerPolicy, Policy, Presence};
 
 /// The containers of a policy and what has become of them. Pure: the agent tells it what happens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,7 +60,7 @@ pub struct Missing {
 impl Lineup {
     /// Nobody is there yet.
     pub fn new(policy: &Policy) -> Self {
-        let entry = |container: &crate::ContainerPolicy| Entry {
+        let entry = |container: &ContainerPolicy| Entry {
             presence: container.presence,
             after: container.after.clone(),
             running: 0,
@@ -94,6 +95,21 @@ impl Lineup {
         Ok(())
     }
 
+    /// Whether the host may run a command line of its own choice in `container` now, if it may at all. Those that the policy names
+    /// may run at any time: probes and hooks do so before everybody is there.
+    ///
+    /// # Errors
+    /// [`Denial::ExecShut`], with who is missing.
+    pub fn check_exec(&self, container: &ContainerPolicy) -> Result<(), Denial> {
+        match self.shut_because() {
+            Some(missing) if container.exec.is_any() => Err(Denial::ExecShut {
+                subject: Subject::Exec(container.name.clone()),
+                missing,
+            }),
+            _ => Ok(()),
+        }
+    }
+
     /// Notes what has happened to a container of the policy.
     pub fn note(&mut self, name: &str, turn: Turn) {
         let Some(entry) = self.entries.get_mut(name) else {
@@ -121,6 +137,12 @@ impl Lineup {
                 presence: entry.presence,
             })
             .collect()
+    }
+
+    /// Why the ingress is shut, in words; `None` where it is open.
+    pub fn shut_because(&self) -> Option<String> {
+        let names: Vec<String> = self.missing().iter().map(ToString::to_string).collect();
+        (!names.is_empty()).then(|| names.join(", "))
     }
 }
 

@@ -85,7 +85,7 @@ pub(super) fn command(container: &ContainerPolicy, subject: &Subject, given: &[S
 fn any_args(subject: &Subject, given: &[String]) -> Result<Vec<String>, Denial> {
     let form = |given: &str, allowed| Denial::Form {
         subject: subject.clone(),
-        field: "an argument",
+        field: "one of args",
         given: shown(given),
         allowed,
     };
@@ -152,7 +152,7 @@ fn env(container: &ContainerPolicy, subject: &Subject, request: &ProcessRequest)
                 if name.is_empty() || !entry.contains('=') || entry.contains('\0') {
                     return Err(Denial::Form {
                         subject: subject.clone(),
-                        field: "a variable",
+                        field: "one of env",
                         given: shown(entry),
                         allowed: "NAME=value without a NUL character",
                     });
@@ -263,7 +263,7 @@ fn any_user(subject: &Subject, request: &ProcessRequest) -> Result<AdmittedUser,
     if let Some(id) = ids.iter().chain(&request.additional_gids).find(|id| **id == u32::MAX) {
         return Err(Denial::Form {
             subject: subject.clone(),
-            field: "a user or group id",
+            field: "an id of user",
             given: id.to_string(),
             allowed: "0 to 4294967294",
         });
@@ -272,7 +272,7 @@ fn any_user(subject: &Subject, request: &ProcessRequest) -> Result<AdmittedUser,
     if request.user_name.len() > MAX_USER_NAME || !request.user_name.chars().all(is_name) {
         return Err(Denial::Form {
             subject: subject.clone(),
-            field: "the user's name",
+            field: "the name of user",
             given: shown(&request.user_name),
             allowed: "up to 256 printable characters without /",
         });

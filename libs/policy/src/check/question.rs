@@ -106,7 +106,11 @@ impl<'p> Judge<'p> {
                 self.lineup.note(container, turn);
                 Ok(())
             }
-            Question::Exec { container, process } => check_exec(self.container(container)?, process).map(drop),
+            Question::Exec { container, process } => {
+                let container = self.container(container)?;
+                check_exec(container, process)?;
+                self.lineup.check_exec(container)
+            }
             Question::Signal { container, number } => check_signal(self.container(container)?, *number),
             Question::Volume(kind) => check_volume(self.policy, *kind),
             Question::Sysctl(values) => check_pod(self.policy, values),
@@ -126,12 +130,7 @@ impl<'p> Judge<'p> {
     }
 
     fn open(&self) -> Result<(), String> {
-        let missing: Vec<String> = self.lineup.missing().iter().map(ToString::to_string).collect();
-        if missing.is_empty() {
-            Ok(())
-        } else {
-            Err(missing.join(", "))
-        }
+        self.lineup.shut_because().map_or(Ok(()), Err)
     }
 
     fn container(&self, name: &str) -> Result<&'p ContainerPolicy, Denial> {

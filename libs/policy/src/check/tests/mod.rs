@@ -3,6 +3,7 @@
 mod bounds;
 mod bytes;
 mod calls;
+mod denials;
 mod entries;
 mod exec;
 mod freedom;
@@ -163,7 +164,7 @@ fn t1_environment() {
     let changed = denied(|r| r.process.env[0] = "HOME=/root".to_owned());
     assert_eq!(
         changed.to_string(),
-        r#"policy denies container "server": variable "HOME" is "/root", allowed is "/tmp""#
+        r#"policy denies container "server": variable "HOME" is "/root", allowed by env is "/tmp""#
     );
     assert!(matches!(
         denied(|r| r.process.env.push("LD_PRELOAD=/x".to_owned())),

@@ -53,6 +53,28 @@ fn t1_a_required_container_that_is_left_out_is_named() {
 }
 
 #[test]
+fn t1_command_lines_of_the_hosts_choice_wait_until_everybody_is_there() {
+    let policy = plus("exec = \"any\"");
+    let container = &policy.containers()[0];
+    let mut lineup = Lineup::new(&policy);
+    assert_eq!(
+        lineup.check_exec(container).unwrap_err().to_string(),
+        "policy denies exec in container \"server\": exec is \"any\" and the ingress is shut by presence, container \"server\" \
+         does not run; allowed is when nobody is missing, or what exec names"
+    );
+    lineup.note("server", Turn::Running);
+    assert_eq!(lineup.check_exec(container), Ok(()));
+    lineup.note("server", Turn::Paused);
+    assert!(lineup.check_exec(container).is_err());
+    let named = plus("exec = [[\"/bin/alive\"]]");
+    assert_eq!(
+        Lineup::new(&named).check_exec(&named.containers()[0]),
+        Ok(()),
+        "probes and hooks run before everybody is there"
+    );
+}
+
+#[test]
 fn t1_a_required_container_that_is_taken_away_is_missed_again() {
     let mut lineup = lineup();
     for name in ["init", "filter", "server"] {

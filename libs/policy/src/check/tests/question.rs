@@ -49,8 +49,8 @@ fn a_story_is_judged_step_by_step() {
         ]"#,
     );
     let expected: [Option<&str>; 22] = [
-        Some("the ingress is shut, container \"server\" does not run"),
-        Some("the ingress is shut, container \"server\" does not run"),
+        Some("the ingress is shut by presence, container \"server\" does not run"),
+        Some("the ingress is shut by presence, container \"server\" does not run"),
         None,
         Some("args[0] is \"/bin/sh\""),
         Some("container \"other\": it names no such container"),

@@ -49,7 +49,7 @@ fn t1_a_volume_is_mounted_where_the_policy_names_it_and_nowhere_else() {
     let kind = denied_by(&policy, |r| r.mounts.push(volume("/config", VolumeKind::Secret)));
     assert_eq!(
         kind.to_string(),
-        r#"policy denies mount "/config" of volume kind secret: not named by container "server", allowed is "/config of kind config-map", "/cache of kind empty-dir""#
+        r#"policy denies mount "/config" of volume kind secret: not named in volume of container "server", allowed is "/config of kind config-map", "/cache of kind empty-dir""#
     );
     for destination in ["/config/", "/config/x", "/other", "", "config"] {
         assert!(matches!(
@@ -191,7 +191,7 @@ fn t1_only_kinds_that_some_container_may_mount_are_made() {
     }
     assert_eq!(
         check_volume(&policy, VolumeKind::Secret).unwrap_err().to_string(),
-        r#"policy denies volumes of kind secret: no container may mount one, allowed is "config-map", "hosts", "hostname", "resolv-conf", "termination-log""#
+        r#"policy denies volumes of kind secret: not named in volume of any container, allowed is "config-map", "hosts", "hostname", "resolv-conf", "termination-log""#
     );
 }
 
