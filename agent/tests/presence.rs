@@ -11,7 +11,7 @@ mod common;
 use std::sync::Arc;
 
 use cella_agent::{
-    container::{ContainerError, ContainerId, Creation, ExecCreation, ExecId, Limits, WantedPipes},
+    container::{ContainerError, ContainerId, Creation, ExecCreation, ExecId, Limits, StreamNumbers, WantedPipes},
     network::NetworkPlan,
 };
 use cella_policy::Policy;
@@ -52,15 +52,18 @@ impl Pod {
 
     fn create(&self, name: &str) -> ContainerId {
         let id: ContainerId = name.parse().unwrap();
-        let creation = Creation {
+        self.create_as(&id, name).unwrap();
+        id
+    }
+
+    fn create_as(&self, id: &ContainerId, name: &str) -> Result<StreamNumbers, ContainerError> {
+        self.machine.containers.create(Creation {
             id: id.clone(),
             admission: admission_of(&self.policy, name),
             host_seccomp: None,
             pipes: WantedPipes::default(),
             limits: Limits::default(),
-        };
-        self.machine.containers.create(creation).unwrap();
-        id
+        })
     }
 
     async fn start(&self, id: &ContainerId) -> Result<u32, ContainerError> {
@@ -147,4 +150,20 @@ async fn t1_the_hosts_command_lines_wait_until_everybody_is_there() {
         containers.signal(&id.first_process(), 9, false).unwrap();
         assert_eq!(pod.ended(id).await, 137);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn t1_there_are_no_more_of_a_container_than_the_policy_allows() {
+    if !is_root() {
+        return;
+    }
+    let pod = Pod::new(free_exec());
+    let (first, second) = (pod.create("server"), "second".parse().unwrap());
+    let refused = pod.create_as(&second, "server").unwrap_err();
+    assert!(
+        matches!(&refused, ContainerError::NameTaken { name, id } if name == "server" && *id == first),
+        "{refused:?}"
+    );
+    pod.machine.containers.delete(&first.first_process()).await.unwrap();
+    pod.create_as(&second, "server").unwrap();
 }

@@ -49,9 +49,26 @@ fn the_policys_keys_are_the_documents() {
         ("### Policy: model", "[[model]]\nno-such-key = 1"),
     ] {
         let said = Policy::parse(text).unwrap_err().to_string();
-        assert_eq!(rows(heading), expected(&said), "{heading}");
+        assert_eq!(rows_of(heading), expected(&said), "{heading}");
     }
 }
+
+/// The specification's table of what each key decides has all of them.
+#[test]
+fn each_key_stands_in_the_specification() {
+    let after = SPECIFICATION
+        .lines()
+        .skip_while(|line| *line != "## What a policy decides");
+    let rows = after.skip(1).take_while(|line| !line.starts_with("## "));
+    let first = rows.filter_map(|line| line.strip_prefix("| ")?.split('|').next());
+    let found: BTreeSet<String> = first
+        .flat_map(|cell| cell.split('`').skip(1).step_by(2).map(str::to_owned))
+        .collect();
+    let keys = ["### Policy: pod", "### Policy: network", "### Policy: container"].map(rows_of);
+    assert_eq!(found, keys.into_iter().flatten().collect());
+}
+
+const SPECIFICATION: &str = include_str!("../../../docs/specification.md");
 
 /// The keys in "unknown field `x`, expected one of `a`, `b`".
 fn expected(message: &str) -> BTreeSet<String> {
@@ -60,7 +77,7 @@ fn expected(message: &str) -> BTreeSet<String> {
 }
 
 /// The names in the first column of the section's table.
-fn rows(heading: &str) -> BTreeSet<String> {
+fn rows_of(heading: &str) -> BTreeSet<String> {
     let after = DOC.lines().skip_while(|line| *line != heading).skip(1);
     let section = after.take_while(|line| !line.starts_with('#'));
     let names = section.filter_map(|line| line.strip_prefix("| `")?.split('`').next());
