@@ -347,8 +347,7 @@ async fn what_is_typed_on_a_terminal_arrives_and_control_c_interrupts() {
         return;
     }
     let machine = running().await;
-    // No further program: a shell forgets an interrupt that comes just before it becomes one.
-    let plan = on_terminal(&["/bin/sh", "-c", "read line; echo \"<$line>\"; read more"]);
+    let plan = on_terminal(&["/bin/sh", "-c", "read line; echo \"<$line>\"; exec sleep 100"]);
     let numbers = machine.exec("e1", plan).await.unwrap();
     let mut input = machine.claim(numbers.stdin).await;
     let mut output = machine.claim(numbers.stdout).await;

@@ -162,12 +162,15 @@ fn become_user(plan: &ProcessPlan) -> Result<(), StepError> {
     prctl::set_keepcaps(false).map_err(StepError::at("let go of", "capabilities"))
 }
 
-/// Nothing is blocked and nothing is ignored: Rust's runtime ignores SIGPIPE, which `exec` would hand on.
+/// Nothing is blocked and nothing is ignored, which `exec` would hand on: Rust's runtime ignores SIGPIPE, and whoever started the agent may
+/// have ignored more.
 fn default_signals() -> Result<(), StepError> {
     let step = |errno| StepError::at("reset", "signals")(errno);
     let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
-    // SAFETY: the default action runs no code of ours.
-    unsafe { sigaction(Signal::SIGPIPE, &default) }.map_err(step)?;
+    for signal in Signal::iterator().filter(|signal| !matches!(signal, Signal::SIGKILL | Signal::SIGSTOP)) {
+        // SAFETY: the default action runs no code of ours.
+        unsafe { sigaction(signal, &default) }.map_err(step)?;
+    }
     SigSet::empty().thread_set_mask().map_err(step)
 }
 
