@@ -6,7 +6,7 @@ export CELLA_CACHE
 export CARGO_TARGET_DIR ?= $(CELLA_CACHE)/target
 export CELLA_OVMF := $(CELLA_CACHE)/tools/ovmf/usr/share/ovmf/OVMF.amdsev.fd
 
-.PHONY: help setup build guest-image demo test attacks conformance lint deny bench soak fuzz clean
+.PHONY: help setup build guest-image demo test attacks conformance lint deny bench bench-model soak fuzz clean
 
 help: ## say what each target does
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 20
@@ -47,6 +47,9 @@ deny: ## licences, sources, banned crates (installs cargo-deny once)
 
 bench: ## measure, print medians and ratios, and one line of figures
 	@scripts/bench
+
+bench-model: ## how fast a sealed model becomes locked memory, against the cipher alone and other tools (some 10 minutes, 17 GiB)
+	@scripts/bench-model
 
 soak: ## many short lives (SOAK_CYCLES, default 300): every exit status right, nothing left, nothing grown
 	@scripts/soak
