@@ -2,7 +2,8 @@
 
 use std::io::{self, Write};
 
-use super::noise::Noise;
+use super::storage::Storage;
+use super::tensor::Tensor;
 
 /// The key-values, in order.
 pub(super) struct Header {
@@ -79,75 +80,13 @@ impl Value {
     }
 }
 
-/// An F32 tensor: its name, its shape and where its numbers come from.
-pub(super) struct Tensor<'a> {
-    name: String,
-    /// Innermost first, as GGUF counts.
-    dimensions: Vec<u32>,
-    content: Content<'a>,
-}
-
-enum Content<'a> {
-    Numbers(&'a [f32]),
-    Ones,
-    Noise { seed: u64 },
-}
-
-impl<'a> Tensor<'a> {
-    pub(super) fn matrix(name: impl Into<String>, rows: u32, columns: u32, numbers: &'a [f32]) -> Self {
-        Self {
-            name: name.into(),
-            dimensions: vec![columns, rows],
-            content: Content::Numbers(numbers),
-        }
-    }
-
-    pub(super) fn ones(name: impl Into<String>, len: u32) -> Self {
-        Self {
-            name: name.into(),
-            dimensions: vec![len],
-            content: Content::Ones,
-        }
-    }
-
-    pub(super) fn noise(name: impl Into<String>, rows: u32, columns: u32, seed: u64) -> Self {
-        Self {
-            name: name.into(),
-            dimensions: vec![columns, rows],
-            content: Content::Noise { seed },
-        }
-    }
-
-    fn numbers(&self) -> u64 {
-        self.dimensions.iter().map(|dimension| u64::from(*dimension)).product()
-    }
-
-    fn bytes(&self) -> u64 {
-        self.numbers() * 4
-    }
-
-    fn write(&self, out: &mut impl Write) -> io::Result<()> {
-        match &self.content {
-            Content::Numbers(numbers) => numbers
-                .iter()
-                .try_for_each(|number| out.write_all(&number.to_le_bytes())),
-            Content::Ones => (0..self.numbers()).try_for_each(|_| out.write_all(&1_f32.to_le_bytes())),
-            Content::Noise { seed } => {
-                let mut noise = Noise::new(*seed);
-                // Widths are multiples of 32, so the count is one of 4.
-                (0..self.numbers() / 4).try_for_each(|_| {
-                    noise
-                        .weights()
-                        .iter()
-                        .try_for_each(|weight| out.write_all(&weight.to_le_bytes()))
-                })
-            }
-        }
-    }
-}
-
 /// Writes the whole file and returns its length.
-pub(super) fn write(out: &mut impl Write, header: &Header, tensors: &[Tensor<'_>]) -> io::Result<u64> {
+pub(super) fn write(
+    out: &mut impl Write,
+    header: &Header,
+    tensors: &[Tensor<'_>],
+    matrices: Storage,
+) -> io::Result<u64> {
     let mut head = Vec::new();
     head.extend_from_slice(b"GGUF");
     put_u32(&mut head, VERSION);
@@ -157,20 +96,21 @@ pub(super) fn write(out: &mut impl Write, header: &Header, tensors: &[Tensor<'_>
     let mut offset = 0;
     for tensor in tensors {
         put_text(&mut head, &tensor.name);
-        put_u32(&mut head, u32::try_from(tensor.dimensions.len()).unwrap_or_default());
-        tensor
-            .dimensions
-            .iter()
-            .for_each(|dimension| put_u64(&mut head, u64::from(*dimension)));
-        put_u32(&mut head, TENSOR_F32);
+        put_u32(&mut head, if tensor.rows.is_some() { 2 } else { 1 });
+        // Innermost first.
+        put_u64(&mut head, tensor.columns.into());
+        if let Some(rows) = tensor.rows {
+            put_u64(&mut head, rows.into());
+        }
+        put_u32(&mut head, tensor.storage(matrices).tensor_type());
         put_u64(&mut head, offset);
-        offset += tensor.bytes().next_multiple_of(ALIGNMENT);
+        offset += tensor.bytes(matrices).next_multiple_of(ALIGNMENT);
     }
     head.resize(head.len().next_multiple_of(ALIGNMENT_LEN), 0);
     out.write_all(&head)?;
     for tensor in tensors {
-        tensor.write(out)?;
-        let padding = tensor.bytes().next_multiple_of(ALIGNMENT) - tensor.bytes();
+        tensor.write(out, matrices)?;
+        let padding = tensor.bytes(matrices).next_multiple_of(ALIGNMENT) - tensor.bytes(matrices);
         (0..padding).try_for_each(|_| out.write_all(&[0]))?;
     }
     Ok(head.len() as u64 + offset)
@@ -208,4 +148,3 @@ const F32: u32 = 6;
 const BOOL: u32 = 7;
 const STRING: u32 = 8;
 const ARRAY: u32 = 9;
-const TENSOR_F32: u32 = 0;

@@ -1,5 +1,7 @@
 //! Deterministic noise: SplitMix64. For ballast, never for keys.
 
+use super::tensor::Block;
+
 /// A stream of numbers that a seed determines.
 pub(super) struct Noise(u64);
 
@@ -28,8 +30,17 @@ impl Noise {
         signs
     }
 
+    /// 32 weights.
+    pub(super) fn block(&mut self) -> Block {
+        let mut block = [0.0; 32];
+        for four in block.as_chunks_mut::<4>().0 {
+            *four = self.weights();
+        }
+        block
+    }
+
     /// Four weights, evenly distributed with standard deviation 1e-4.
-    pub(super) fn weights(&mut self) -> [f32; 4] {
+    fn weights(&mut self) -> [f32; 4] {
         let [a, b, c, d, e, f, g, h] = self.bits().to_le_bytes();
         [[a, b], [c, d], [e, f], [g, h]].map(|pair| f32::from(i16::from_le_bytes(pair)) * SCALE)
     }

@@ -9,8 +9,13 @@ const SMALL: Shape = Shape {
 };
 
 fn model(shape: &Shape) -> Vec<u8> {
+    stored(shape, Storage::F32)
+}
+
+fn stored(shape: &Shape, storage: Storage) -> Vec<u8> {
     let mut bytes = Vec::new();
-    let length = write_to(&mut bytes, shape, SENTENCE).unwrap().unwrap();
+    let model = Model::new(*shape, SENTENCE).unwrap();
+    let length = model.write_gguf(&mut bytes, storage).unwrap();
     assert_eq!(length, bytes.len() as u64);
     bytes
 }
@@ -66,6 +71,54 @@ fn bytes_are_pinned() {
         "b3ad7ccdbc4c8e459f91657159fb39571d01e98204ee14f21e263e7a339e4b83"
     );
     assert_eq!(bytes, model(&SMALL));
+}
+
+#[test]
+fn quantised_models_are_smaller() {
+    let shape = Shape {
+        layers: 2,
+        embd: 256,
+        ff: 512,
+    };
+    let bytes = stored(&shape, Storage::Q8_0);
+    assert_eq!(bytes.len(), 1_616_960, "as long as the Python original's");
+    // 18 bytes in place of 34 for each 32 numbers of a matrix.
+    let numbers = 2 * (4 * 256 * 256 + 3 * 256 * 512) + 2 * 384 * 256;
+    assert_eq!(bytes.len() - stored(&shape, Storage::Q4_0).len(), numbers / 2);
+}
+
+#[test]
+fn a_safetensors_folder_has_the_same_numbers() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("model");
+    let folder = Model::new(SMALL, SENTENCE).unwrap();
+    let length = folder.safetensors(&path).unwrap();
+    let weights = std::fs::read(path.join("model.safetensors")).unwrap();
+    assert_eq!(length, weights.len() as u64);
+    let header = usize::try_from(u64::from_le_bytes(weights[..8].try_into().unwrap())).unwrap();
+    assert_eq!(header % 8, 0);
+    let (header, data) = weights[8..].split_at(header);
+    let header: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(header).unwrap();
+    assert_eq!(header.len(), 1 + 3 + 2 * 9);
+    // What GGUF has under other names and in the same order, without its padding of which there is none here.
+    let gguf = model(&SMALL);
+    assert_eq!(data, &gguf[gguf.len() - data.len()..]);
+    let down = &header["model.layers.1.mlp.down_proj.weight"];
+    assert_eq!(down["shape"], serde_json::json!([128, 256]));
+    assert_eq!(down["data_offsets"][1], data.len());
+
+    let json =
+        |name: &str| -> serde_json::Value { serde_json::from_slice(&std::fs::read(path.join(name)).unwrap()).unwrap() };
+    assert_eq!(json("config.json")["num_attention_heads"], 2);
+    let vocabulary = &json("tokenizer.json")["model"]["vocab"];
+    assert_eq!(vocabulary["</s>"], 2);
+    assert_eq!(
+        vocabulary.as_object().unwrap().len(),
+        usize::try_from(folder.vocabulary.len()).unwrap()
+    );
+    // Not over another one.
+    assert!(matches!(folder.safetensors(&path), Err(DemoError::Write { .. })));
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
 }
 
 #[test]
@@ -148,7 +201,7 @@ fn structure_is_that_of_a_llama_model() {
 
 #[test]
 fn widths_and_sentences_are_checked() {
-    let write = |embd, ff, sentence| write_to(&mut Vec::new(), &Shape { layers: 1, embd, ff }, sentence);
+    let write = |embd, ff, sentence| Model::new(Shape { layers: 1, embd, ff }, sentence);
     assert!(matches!(
         write(100, 256, SENTENCE),
         Err(DemoError::Multiple { field: "--embd", .. })
@@ -165,22 +218,17 @@ fn widths_and_sentences_are_checked() {
 fn the_file_appears_whole() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("m.gguf");
-    assert_eq!(
-        write(
-            &path,
-            &Shape {
-                layers: 1,
-                embd: 64,
-                ff: 32
-            },
-            SENTENCE
-        )
-        .unwrap(),
-        std::fs::metadata(&path).unwrap().len()
-    );
+    let shape = Shape {
+        layers: 1,
+        embd: 64,
+        ff: 32,
+    };
+    let model = Model::new(shape, SENTENCE).unwrap();
+    let length = model.gguf(&path, Storage::F32).unwrap();
+    assert_eq!(length, std::fs::metadata(&path).unwrap().len());
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
     assert!(matches!(
-        write(Path::new("/nonexistent/m"), &SMALL, SENTENCE),
+        model.gguf(Path::new("/nonexistent/m"), Storage::F32),
         Err(DemoError::Write { .. })
     ));
 }
