@@ -30,4 +30,4 @@ pub(crate) struct Watch {
 /// Blobs that are on their way at the same time.
 pub(crate) const JOBS: usize = 4;
 /// Bytes that travel at once: held in memory, sent again when they did not arrive.
-pub(crate) const CHUNK: usize = if cfg!(test) { 256 * 1024 } else { 16 << 20 };
+pub(crate) const CHUNK: usize = if cfg!(test) { 256 * 1024 } else { 8 << 20 };

@@ -34,14 +34,15 @@ impl Tally {
         Some((kind, u128::from(*most) * 10 >= u128::from(self.parameters()) * 9))
     }
 
-    /// ModelPack's `precision`: a floating-point or integer type, or `mixed`; `None` for quantised and unknown types.
+    /// ModelPack's `precision`: a floating-point or integer type that holds nearly all, or `mixed`; `None` where quantised or unknown
+    /// types hold more than a little.
     pub fn precision(&self) -> Option<&'static str> {
         let (kind, clearly) = self.dominant()?;
         let is_plain = |kind: &str| ["fp", "bf", "int"].iter().any(|prefix| kind.starts_with(prefix));
-        if !self.elements.keys().all(|kind| is_plain(kind)) {
-            return None;
+        match clearly {
+            true => is_plain(kind).then_some(kind),
+            false => self.elements.keys().all(|kind| is_plain(kind)).then_some("mixed"),
         }
-        Some(if clearly { kind } else { "mixed" })
     }
 
     /// ModelPack's `paramSize`: a count with at most one digit behind the point, and a scale, as in `1.2b`. `None` for nothing.
@@ -102,6 +103,8 @@ mod tests {
     fn a_few_norms_do_not_make_a_model_mixed() {
         assert_eq!(tally(&[("bf16", 1000), ("fp32", 10)]).precision(), Some("bf16"));
         assert_eq!(tally(&[("bf16", 600), ("fp32", 500)]).precision(), Some("mixed"));
+        assert_eq!(tally(&[("fp16", 1000), ("bool", 9)]).precision(), Some("fp16"));
+        assert_eq!(tally(&[("fp16", 1000), ("q8_0", 900)]).precision(), None);
         assert_eq!(tally(&[("q4_k", 1000), ("fp32", 10)]).precision(), None);
         assert_eq!(Tally::default().precision(), None);
     }

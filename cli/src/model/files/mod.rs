@@ -312,6 +312,13 @@ pub(crate) enum FilesError {
     /// Name and header disagree about which part it is.
     #[error("{} is part {} of {count} by its header, and not by its name", path.display(), number)]
     OtherShard { path: PathBuf, number: u64, count: u64 },
+    /// A part of several without the index.
+    #[error(
+        "{} is a part of several, and no .safetensors.index.json beside it says which tensor is where: \
+         seal the whole folder, with the index in it",
+        path.display()
+    )]
+    NoIndex { path: PathBuf },
     /// A file that the index names is not there.
     #[error("{} names {file}, which is not there", path.display())]
     NotThere { path: PathBuf, file: String },

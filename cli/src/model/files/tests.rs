@@ -314,6 +314,10 @@ fn an_index_is_held_to_the_files_beside_it() {
         collect(folder(&all).path())
     };
     assert_eq!(files(&good, &[("tokenizer.json", b"{}")]).unwrap().files.len(), 4);
+    let lone = folder(&[(one, &a), (two, &b), ("config.json", b"{}")]);
+    for path in [lone.path().to_owned(), lone.path().join(one)] {
+        assert!(matches!(collect(&path), Err(FilesError::NoIndex { path }) if path.ends_with(one)));
+    }
     let third = "model-00003-of-00003.safetensors";
     assert!(matches!(
         files(&index(&[("a", one), ("b", two), ("x", "y.safetensors")]), &[]),

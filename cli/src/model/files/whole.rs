@@ -30,13 +30,23 @@ pub(super) fn check(files: &[Classified]) -> Result<ModelParameters, FilesError>
             source,
         })?;
     }
+    let mut indexed = BTreeSet::new();
     for (file, _) in files {
         let folder = parent(&file.on_disk);
         if let (Some(index), Some(weights)) = (read_index(file)?, folders.get(folder)) {
             check_index(file, &index, weights)?;
+            indexed.insert(folder);
         }
         if name(&file.on_disk) == "config.json" {
             facts.config(&file.on_disk);
+        }
+    }
+    for (file, format) in files {
+        let is_part = *format == Some(Format::Safetensors) && ShardName::parse(&name(&file.on_disk)).is_some();
+        if is_part && !indexed.contains(parent(&file.on_disk)) {
+            return Err(FilesError::NoIndex {
+                path: file.on_disk.clone(),
+            });
         }
     }
     let other = |format: Option<Format>| files.iter().any(|(_, found)| found.is_some() && *found != format);
