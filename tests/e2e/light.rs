@@ -233,7 +233,8 @@ fn a_plain_image_runs(f: &Fixture) -> Result<()> {
     Ok(())
 }
 
-fn status(f: &Fixture) -> Result<serde_json::Value> {
+/// What the only guest that runs says of itself.
+pub(crate) fn status(f: &Fixture) -> Result<serde_json::Value> {
     let vm = fs::read_dir(f.stack.path("vm"))?
         .flatten()
         .next()

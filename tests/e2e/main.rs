@@ -14,6 +14,7 @@ mod network;
 mod operator;
 mod policy;
 mod record;
+mod servers;
 mod task;
 mod tdx;
 
@@ -27,7 +28,7 @@ type Case = fn(&Fixture) -> anyhow::Result<()>;
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);
-    let groups: [(&str, &[(&str, Case)]); 14] = [
+    let groups: &[(&str, &[(&str, Case)])] = &[
         ("light", light::CASES),
         ("content", content::CASES),
         ("broker", broker::CASES),
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
         ("network", network::CASES),
         ("operator", operator::CASES),
         ("record", record::CASES),
+        ("servers", servers::CASES),
         ("task", task::CASES),
         ("tdx", tdx::CASES),
         ("policy", policy::CASES),
