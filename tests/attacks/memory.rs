@@ -24,14 +24,14 @@ pub(crate) fn memory_of(f: &Fixture) -> Result<fs::File> {
     Ok(fs::File::open(path_of(f)?)?)
 }
 
+/// The process of the only machine that runs.
+pub(crate) fn qemu(f: &Fixture) -> Result<i32> {
+    let vm = fs::read_dir(f.stack.path("vm"))?.flatten().next().context("no VM")?;
+    Ok(fs::read_to_string(vm.path().join("qemu.pid"))?.trim().parse()?)
+}
+
 fn path_of(f: &Fixture) -> Result<PathBuf> {
-    let vm = fs::read_dir(f.stack.path("vm"))?
-        .flatten()
-        .next()
-        .context("no VM")?
-        .path();
-    let pid = fs::read_to_string(vm.join("qemu.pid"))?;
-    let folder = PathBuf::from(format!("/proc/{}/fd", pid.trim()));
+    let folder = PathBuf::from(format!("/proc/{}/fd", qemu(f)?));
     for fd in fs::read_dir(&folder)?.flatten() {
         let target = fs::read_link(fd.path()).unwrap_or_default();
         if target.to_string_lossy().contains("memfd:") && fs::metadata(fd.path())?.len() >= 1 << 28 {

@@ -122,8 +122,11 @@ fn flipped_manifest(g: &Ground, model: bool) -> Result<Seen> {
         (&f.image, "/v2/test/probe/blobs/", &["image", "manifest"])
     };
     let blob = Blob::open(&f.stack, reference.split_once('@').context("digest")?.1)?;
-    // The last digit of the last digest: another layer, and as good a manifest as before.
-    let at = memchr::memmem::rfind(blob.bytes(), b"sha256:").context("no digest")? + 70;
+    // A digit of the last digest, which stays one with its lowest bit turned: another layer, and as good a manifest as before.
+    let digest = memchr::memmem::rfind(blob.bytes(), b"sha256:").context("no digest")? + 7;
+    let at = (digest..digest + 64)
+        .rfind(|at| blob.bytes().get(*at).is_some_and(|byte| (byte ^ 1).is_ascii_hexdigit()))
+        .context("no such digit")?;
     blob.flip(at)?;
     let changed: Vec<u8> = blob
         .bytes()

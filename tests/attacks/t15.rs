@@ -1,13 +1,17 @@
 //! T15: what survives a process, a container or a guest.
 use std::{fs, sync::OnceLock, time::Duration};
 
-use anyhow::{Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use cella_tests::process::wait_until;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 
 use crate::{
     agent::Guest,
     attack::{Attack, Ground, On, Seen, Threat},
-    memory::{memory_of, occurrences},
+    memory::{memory_of, occurrences, qemu},
 };
 
 pub(crate) const THREAT: Threat = Threat {
@@ -131,9 +135,17 @@ fn memory_after_the_end(g: &Ground) -> Result<Found> {
     })?;
     let memory = memory_of(f)?;
     let before = occurrences(&memory, &needles)?;
-    // What the shim asks for as well; it waits for 3 s only.
-    let ended = Guest::of(f)?.api()?.shut_down();
+    // What the shim asks for as well; it kills a machine that is not off after 3 s, so it has to stand still for this.
+    let (machine, guest) = (qemu(f)?, Guest::of(f)?);
+    let shim = Stopped::parent_of(machine)?;
+    let ended = guest.api()?.shut_down();
     ensure!(ended.is_ok(), "{ended:?}");
+    wait_until(Duration::from_secs(60), || {
+        let (state, _) = process(machine)?;
+        Ok((state == 'Z').then_some(()))
+    })
+    .context("waiting until the machine is off")?;
+    drop(shim);
     ctr.wait()?;
     run.remove(&f.stack)?;
     g.leaves_nothing()?;
@@ -143,4 +155,30 @@ fn memory_after_the_end(g: &Ground) -> Result<Found> {
         before: four(before)?,
         after: four(after)?,
     })
+}
+
+/// A process that stands still until this is dropped.
+struct Stopped(Pid);
+
+impl Stopped {
+    fn parent_of(process_id: i32) -> Result<Self> {
+        let (_, parent) = process(process_id)?;
+        ensure!(parent > 1, "process {process_id} has lost its parent");
+        kill(Pid::from_raw(parent), Signal::SIGSTOP)?;
+        Ok(Self(Pid::from_raw(parent)))
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        kill(self.0, Signal::SIGCONT).ok();
+    }
+}
+
+/// A process's state and parent. One whose parent stands still stays as a zombie.
+fn process(id: i32) -> Result<(char, i32)> {
+    let stat = fs::read_to_string(format!("/proc/{id}/stat"))?;
+    let mut words = stat.rsplit_once(')').context("stat")?.1.split_ascii_whitespace();
+    let state = words.next().and_then(|word| word.chars().next()).context("state")?;
+    Ok((state, words.next().context("parent")?.parse()?))
 }
