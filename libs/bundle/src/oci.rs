@@ -2,7 +2,7 @@
 //!
 //! Values are kept as the text that containerd wrote: a capability or limit that this program does not know reaches the
 //! agent unchanged and is refused there. Absent and `null` mean the same, as in Go. Fields that are not here are not
-//! carried into the guest; [`crate::container_spec`] lists them.
+//! carried into the guest; the shim's `container_spec` lists them.
 
 use std::collections::BTreeMap;
 
