@@ -170,7 +170,7 @@ impl Job {
                 .set(&blob.digest, Some(sending.upload().place()))
                 .map_err(failed)?;
         }
-        sending.finish(&blob.digest, say).await.map_err(failed)?;
+        sending.finish(&blob.digest, say).await?;
         self.note.set(&blob.digest, None).map_err(failed)
     }
 

@@ -11,6 +11,8 @@ pub(crate) struct Sending<'r> {
     registry: &'r Registry,
     repository: &'r str,
     upload: Upload,
+    /// Part of it was sent by an earlier run, which the registry may still be busy with.
+    resumed: bool,
     tries: Tries,
 }
 
@@ -45,6 +47,7 @@ impl<'r> Sending<'r> {
         Self {
             registry,
             repository,
+            resumed: upload.offset() > 0,
             upload,
             tries: Tries::default(),
         }
@@ -100,7 +103,7 @@ impl<'r> Sending<'r> {
     }
 
     /// Ends the upload.
-    pub(crate) async fn finish(mut self, digest: &Digest, say: impl Fn(&str)) -> Result<(), StoreError> {
+    pub(crate) async fn finish(mut self, digest: &Digest, say: impl Fn(&str)) -> Result<(), Lost> {
         loop {
             let done = self
                 .registry
@@ -120,8 +123,13 @@ impl<'r> Sending<'r> {
             {
                 return Ok(());
             }
+            // What an earlier run had begun is gone, or other bytes came into it at its end.
+            let begun_before = self.resumed && is_about_upload(&error);
+            if matches!(error, RegistryError::NotFound { .. }) || begun_before {
+                return Err(Lost::Upload(error));
+            }
             if !self.tries.again(&error, &say).await {
-                return Err(error.into());
+                return Err(Lost::Failed(error.into()));
             }
         }
     }

@@ -89,17 +89,22 @@ async fn attempt(
         path: file.on_disk.clone(),
         source: io::Error::other(error),
     })?;
-    match sent {
-        Ok(()) => {}
-        Err(Lost::Failed(error)) => return Err(error.into()),
+    let sealed = match sent {
+        Ok(()) => {
+            let sealed = sealed.map_err(|error| job.failed(file, error))?;
+            let digest = Digest::from(sealed.ciphertext_sha256);
+            sending.finish(&digest, say).await.map(|()| sealed)
+        }
+        Err(lost) => Err(lost),
+    };
+    match sealed {
+        Ok(sealed) => job.layer(file, key, &sealed).map(Ok),
+        Err(Lost::Failed(error)) => Err(error.into()),
         Err(Lost::Upload(error)) => {
             job.counter.take_back(counted);
-            return Ok(Err(error));
+            Ok(Err(error))
         }
     }
-    let sealed = sealed.map_err(|error| job.failed(file, error))?;
-    sending.finish(&Digest::from(sealed.ciphertext_sha256), say).await?;
-    job.layer(file, key, &sealed).map(Ok)
 }
 
 /// Pushes a small blob, whole.
