@@ -17,7 +17,7 @@ fn fresh(f: &Fixture, what: &str) -> String {
 
 /// `cellactl model seal` of the demo's model with these flags; the broker's among them.
 fn seal(f: &Fixture, name: &str, version: &str, key_file: &str, more: &[&str]) -> Result<String> {
-    let gguf = fresh(f, "gguf");
+    let gguf = format!("{}.gguf", fresh(f, "demo"));
     f.stack.cellactl(["model", "demo", &gguf])?;
     let fixed = [
         "model",
