@@ -89,7 +89,13 @@ fn asked(f: &Fixture, length: u32, stats: &str) -> Result<String> {
     container.remove(&f.stack)?;
     Ok(match metrics.status.success() {
         true => String::from_utf8_lossy(&metrics.stdout).into_owned(),
-        false => last_line(&String::from_utf8_lossy(&metrics.stderr)),
+        // ctr says only that nothing came; the reason is in containerd's log.
+        false => {
+            let log = std::fs::read_to_string(f.stack.path("logs/containerd.log"))?;
+            let mut lines = log.lines().filter(|line| line.contains(&container.id));
+            let reason = lines.rfind(|line| line.contains("collecting metrics"));
+            reason.map_or_else(|| last_line(&String::from_utf8_lossy(&metrics.stderr)), str::to_owned)
+        }
     })
 }
 
