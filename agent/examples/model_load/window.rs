@@ -2,7 +2,7 @@
 //! without a copy between.
 //!
 //! ```text
-//!  | model file, from the group's first 2 MiB page on | 1 page of its own | sealed file, the group's segments |
+//!  | model file, from the group's first 2 MiB page on | a page of its own, and a gap | sealed file, the group's segments |
 //!                  ^ plaintext of the group ············ ends here ^
 //! ```
 //! A group's plaintext begins and ends within pages that its neighbours have a part of. In front, only addresses from its own first byte
@@ -44,7 +44,8 @@ impl Window {
         let own_page = plaintext.end / PAGE * PAGE;
         let model_len = size(own_page - shown)?;
         let source_len = size((ciphertext.end - ciphertext.start).next_multiple_of(PAGE))?;
-        let source = model_len + size(PAGE)?;
+        // As far behind a 2 MiB page's start as in its file, so that the kernel can show 2 MiB pages of it as such.
+        let source = (model_len + size(PAGE)?).next_multiple_of(size(HUGE_PAGE)?) + size(ciphertext.start % HUGE_PAGE)?;
         let reserved = source + source_len + size(HUGE_PAGE)?;
         let anonymous = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
         let all = libc::PROT_READ | libc::PROT_WRITE;
@@ -91,7 +92,7 @@ impl Window {
             .map(drop)
         };
         fixed(0, model_len, all, libc::MAP_SHARED, model.as_raw_fd(), shown)?;
-        fixed(model_len, size(PAGE)?, all, anonymous, -1, 0)?;
+        fixed(model_len, source - model_len, all, anonymous, -1, 0)?;
         // Writable because the cipher takes one buffer; it is never written, and would be copied if it were.
         fixed(
             source,
