@@ -8,7 +8,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request, Uri};
 
 use crate::body::RequestBody;
-use crate::connect::{Connection, Connector};
+use crate::connect::{Connection, Connector, Wire};
 use crate::dates::Dates;
 use crate::error::{BuildError, HttpError, Step};
 use crate::origin::Origin;
@@ -45,13 +45,16 @@ impl Default for ClientConfig {
 /// An HTTP/1.1 client for one origin. Clones share their connections.
 #[derive(Clone)]
 pub struct Client {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
 }
 
 /// What a client and the answers still being read have in common.
 pub(crate) struct Shared {
-    connector: Connector,
-    pub(crate) pool: Pool,
+    pub(crate) connector: Connector,
+    /// Connections that hyper drives.
+    pub(crate) pool: Pool<Connection>,
+    /// Connections of downloads.
+    pub(crate) wires: Pool<Wire>,
     pub(crate) read_timeout: Duration,
 }
 
@@ -65,6 +68,7 @@ impl Client {
         let shared = Shared {
             connector,
             pool: Pool::default(),
+            wires: Pool::default(),
             read_timeout: config.read_timeout,
         };
         Ok(Self {
@@ -139,7 +143,7 @@ impl Client {
             .map_err(|failure| failure.error)
     }
 
-    fn request(
+    pub(crate) fn request(
         &self,
         method: Method,
         path_and_query: &str,

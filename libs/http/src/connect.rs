@@ -1,11 +1,13 @@
-//! Opens connections: name, TCP, TLS and hyper's handshake, all under one deadline.
+//! Opens connections: name, TCP, TLS and, where hyper is to drive it, hyper's handshake, all under one deadline.
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use rustls_pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
@@ -16,6 +18,7 @@ use crate::client::ClientConfig;
 use crate::dates::{Dates, Judge};
 use crate::error::{BuildError, HttpError, Step};
 use crate::origin::{Origin, Scheme};
+use crate::pool::Kept;
 use crate::tls::TlsRoots;
 
 /// Makes connections to one origin.
@@ -76,7 +79,16 @@ impl Connector {
 
     /// A connection that is ready for a request.
     pub(crate) async fn connect(&self) -> Result<Connection, HttpError> {
-        match tokio::time::timeout(self.connect_timeout, self.open()).await {
+        self.in_time(async { self.handshake(self.open().await?).await }).await
+    }
+
+    /// A connection whose bytes its owner reads and writes.
+    pub(crate) async fn wire(&self) -> Result<Wire, HttpError> {
+        self.in_time(self.open()).await
+    }
+
+    async fn in_time<T>(&self, work: impl Future<Output = Result<T, HttpError>>) -> Result<T, HttpError> {
+        match tokio::time::timeout(self.connect_timeout, work).await {
             Ok(result) => result,
             Err(_) => Err(HttpError::Timeout {
                 origin: self.origin.clone(),
@@ -86,7 +98,7 @@ impl Connector {
         }
     }
 
-    async fn open(&self) -> Result<Connection, HttpError> {
+    async fn open(&self) -> Result<Wire, HttpError> {
         let failed = |source| HttpError::Connect {
             origin: self.origin.clone(),
             source,
@@ -107,6 +119,10 @@ impl Connector {
                     },
                 )?),
             };
+        Ok(Wire { stream, activity })
+    }
+
+    async fn handshake(&self, Wire { stream, activity }: Wire) -> Result<Connection, HttpError> {
         let (sender, connection) = http1::Builder::new()
             .max_header_size(self.max_header_bytes)
             .max_buf_size(self.max_header_bytes)
@@ -131,6 +147,28 @@ pub(crate) struct Connection {
     _driver: Driver,
 }
 
+impl Kept for Connection {
+    fn is_open(&mut self) -> bool {
+        !self.sender.is_closed()
+    }
+}
+
+/// An open connection that nobody drives but its owner.
+pub(crate) struct Wire {
+    pub(crate) stream: Box<dyn Stream>,
+    pub(crate) activity: Arc<Activity>,
+}
+
+impl Kept for Wire {
+    /// Between two answers there is nothing to read: neither the end nor bytes that nobody asked for.
+    fn is_open(&mut self) -> bool {
+        let (mut byte, mut context) = ([0], Context::from_waker(Waker::noop()));
+        Pin::new(&mut self.stream)
+            .poll_read(&mut context, &mut ReadBuf::new(&mut byte))
+            .is_pending()
+    }
+}
+
 /// Aborts the connection's task when its owner goes.
 struct Driver(JoinHandle<()>);
 
@@ -140,10 +178,11 @@ impl Drop for Driver {
     }
 }
 
-trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 /// hyper's own lower limit for its buffer.
 const MIN_HEADER_BYTES: usize = 8192;
-const MAX_HEADERS: usize = 100;
+/// Headers of one answer, at most.
+pub(crate) const MAX_HEADERS: usize = 100;

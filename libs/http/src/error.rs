@@ -1,4 +1,5 @@
 //! What can go wrong with a request, told apart by who is to blame.
+use std::error::Error;
 use std::io;
 use std::time::Duration;
 
@@ -99,9 +100,9 @@ pub enum HttpError {
     Protocol {
         /// The server meant.
         origin: Origin,
-        /// What hyper says.
+        /// What the parser says.
         #[source]
-        source: hyper::Error,
+        source: Box<dyn Error + Send + Sync>,
     },
     /// The head of the answer exceeds [`crate::ClientConfig::max_header_bytes`].
     #[error("{origin} gave an answer whose head is larger than {limit} bytes")]
@@ -124,9 +125,15 @@ pub enum HttpError {
     Closed {
         /// The server meant.
         origin: Origin,
-        /// What was seen, where there is more to say.
+        /// What was seen.
         #[source]
-        source: hyper::Error,
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// The length of the body is not in the head of the answer: [`crate::Download`] reads no such body, [`crate::Response`] does.
+    #[error("{origin} does not say how long its answer is")]
+    NoLength {
+        /// The server meant.
+        origin: Origin,
     },
     /// The caller's own body could not be read.
     #[error("reading the body to send to {origin}")]
@@ -169,27 +176,54 @@ impl HttpError {
                 limit: max_header_bytes,
             }
         } else if source.is_incomplete_message() || source.is_closed() || source.is_canceled() || is_hang_up(&source) {
-            Self::Closed { origin, source }
+            Self::closed(&origin, source)
         } else {
-            Self::Protocol { origin, source }
+            Self::protocol(&origin, source)
+        }
+    }
+
+    /// Sorts what reading or writing a connection gives.
+    pub(crate) fn from_io(origin: &Origin, source: io::Error) -> Self {
+        if hangs_up(&source) {
+            Self::closed(origin, source)
+        } else {
+            Self::protocol(origin, source)
+        }
+    }
+
+    pub(crate) fn closed(origin: &Origin, source: impl Error + Send + Sync + 'static) -> Self {
+        Self::Closed {
+            origin: origin.clone(),
+            source: Box::new(source),
+        }
+    }
+
+    pub(crate) fn protocol(origin: &Origin, source: impl Error + Send + Sync + 'static) -> Self {
+        Self::Protocol {
+            origin: origin.clone(),
+            source: Box::new(source),
         }
     }
 }
 
 fn is_hang_up(error: &hyper::Error) -> bool {
-    let mut next = std::error::Error::source(error);
+    let mut next = error.source();
     while let Some(cause) = next {
         if let Some(io) = cause.downcast_ref::<io::Error>() {
-            return matches!(
-                io.kind(),
-                io::ErrorKind::UnexpectedEof
-                    | io::ErrorKind::ConnectionReset
-                    | io::ErrorKind::ConnectionAborted
-                    | io::ErrorKind::BrokenPipe
-                    | io::ErrorKind::NotConnected
-            );
+            return hangs_up(io);
         }
         next = cause.source();
     }
     false
+}
+
+fn hangs_up(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::UnexpectedEof
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::BrokenPipe
+            | io::ErrorKind::NotConnected
+    )
 }
