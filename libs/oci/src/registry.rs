@@ -1,17 +1,19 @@
 //! A registry, as the OCI distribution specification 1.1 has it: pull for the guest, push for `cellactl`.
 //!
 //! The registry is not trusted, and nor is the way to it. What is small (manifests, configurations) is returned only with
-//! the right length and digest; a [`BlobStream`] is handed on as it comes, exactly as long as it was asked for, and its
-//! caller checks it. Redirects are followed for blobs only, three at most, and only to the same origin: what the policy
+//! the right length and digest; a [`BlobStream`] or a [`BlobReader`] is handed on as it comes, exactly as long as it was
+//! asked for, and its caller checks it. Redirects are followed for blobs only, three at most, and only to the same origin: what the policy
 //! names as the registry's address is the only address that is dialled.
 //!
 //! No operation has a deadline as a whole, only each silence (`cella_http::ClientConfig::read_timeout`); the caller sets
 //! one around what must end. Only anonymous access is supported.
 
 mod error;
+mod extent;
 mod location;
 mod pull;
 mod push;
+mod reader;
 mod stream;
 mod upload;
 
@@ -23,6 +25,7 @@ use http::header::LOCATION;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 
 pub use error::{ErrorCode, Operation, RegistryError};
+pub use reader::BlobReader;
 pub use stream::BlobStream;
 pub use upload::Upload;
 
@@ -111,7 +114,7 @@ impl Registry {
             if !response.status.is_redirection() {
                 return Ok(response);
             }
-            path = self.location(operation, &response)?;
+            path = self.location(operation, &response.headers)?;
         }
         Err(RegistryError::TooManyRedirects {
             operation: operation.clone(),
@@ -119,8 +122,8 @@ impl Registry {
     }
 
     /// Path and query of an answer's `Location`, if it stays at this origin.
-    fn location(&self, operation: &Operation, response: &Response) -> Result<String, RegistryError> {
-        let value = response.headers.get(LOCATION).and_then(|value| value.to_str().ok());
+    fn location(&self, operation: &Operation, headers: &HeaderMap) -> Result<String, RegistryError> {
+        let value = headers.get(LOCATION).and_then(|value| value.to_str().ok());
         let value = value.ok_or_else(|| RegistryError::NoLocation {
             operation: operation.clone(),
         })?;
@@ -132,12 +135,22 @@ impl Registry {
 
     /// The error that an unexpected answer stands for. Reads a bounded part of its body for a bounded time.
     async fn refused(&self, operation: &Operation, response: Response) -> RegistryError {
-        let (operation, status) = (operation.clone(), response.status);
+        self.refused_with(operation, response.status, response.bytes(MAX_ERROR_BODY))
+            .await
+    }
+
+    async fn refused_with(
+        &self,
+        operation: &Operation,
+        status: StatusCode,
+        body: impl Future<Output = Result<Bytes, HttpError>>,
+    ) -> RegistryError {
+        let operation = operation.clone();
         match status {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => RegistryError::Unauthorized { operation },
             StatusCode::NOT_FOUND => RegistryError::NotFound { operation },
             _ => {
-                let body = tokio::time::timeout(ERROR_BODY_TIMEOUT, response.bytes(MAX_ERROR_BODY)).await;
+                let body = tokio::time::timeout(ERROR_BODY_TIMEOUT, body).await;
                 let code = body.ok().and_then(Result::ok).and_then(|body| ErrorCode::parse(&body));
                 RegistryError::Status {
                     operation,

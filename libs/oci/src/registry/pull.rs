@@ -3,9 +3,10 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use http::header::{ACCEPT, HeaderValue, RANGE};
-use http::{Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode};
 
-use super::{BlobStream, Operation, Registry, RegistryError, base_headers};
+use super::extent::extent;
+use super::{BlobReader, BlobStream, MAX_ERROR_BODY, MAX_REDIRECTS, Operation, Registry, RegistryError, base_headers};
 use crate::manifest::MAX_MANIFEST;
 use crate::reference::check_tag;
 use crate::{Descriptor, Digest};
@@ -71,24 +72,56 @@ impl Registry {
         self.open_blob(&operation, digest, range).await
     }
 
+    /// The bytes `range` of a blob, which the **caller** checks, to be read straight into its memory.
+    ///
+    /// # Errors
+    /// As [`Registry::blob_stream`].
+    pub async fn blob_reader(
+        &self,
+        repository: &str,
+        digest: &Digest,
+        range: Range<u64>,
+    ) -> Result<BlobReader, RegistryError> {
+        let operation = &self.blob_operation(repository, digest)?;
+        let headers = ranged_headers(operation, Some(&range))?;
+        let mut path = blob_path(repository, digest);
+        for _ in 0..=MAX_REDIRECTS {
+            let answer = self.client.download(&path, headers.clone()).await;
+            let answer = answer.map_err(|source| self.http_error(operation, source))?;
+            if answer.status.is_redirection() {
+                path = self.location(operation, &answer.headers)?;
+                continue;
+            }
+            let Some(announced) = answer.left() else {
+                // Where the body ends is in the body itself: it is asked for again, by the client that reads such bodies.
+                let stream = self.open_blob(operation, digest, Some(range.clone())).await?;
+                return Ok(BlobReader::buffered(operation, *digest, range, stream));
+            };
+            if !answer.status.is_success() {
+                let status = answer.status;
+                return Err(self.refused_with(operation, status, answer.bytes(MAX_ERROR_BODY)).await);
+            }
+            extent(
+                operation,
+                Some(range.clone()),
+                answer.status,
+                &answer.headers,
+                Some(announced),
+            )?;
+            return Ok(BlobReader::direct(operation, *digest, range, answer));
+        }
+        Err(RegistryError::TooManyRedirects {
+            operation: operation.clone(),
+        })
+    }
+
     async fn open_blob(
         &self,
         operation: &Operation,
         digest: &Digest,
         range: Option<Range<u64>>,
     ) -> Result<BlobStream, RegistryError> {
-        let mut headers = base_headers();
-        if let Some(range) = &range {
-            if range.is_empty() {
-                return Err(RegistryError::EmptyRange {
-                    operation: operation.clone(),
-                });
-            }
-            // Digits and a dash: always a header.
-            if let Ok(value) = HeaderValue::try_from(format!("bytes={}-{}", range.start, range.end - 1)) {
-                headers.insert(RANGE, value);
-            }
-        }
+        let headers = ranged_headers(operation, range.as_ref())?;
         let path = blob_path(operation.repository(), digest);
         let response = self.follow(operation, Method::GET, path, headers).await?;
         if !response.status.is_success() {
@@ -136,6 +169,23 @@ impl Registry {
     fn blob_operation(&self, repository: &str, digest: &Digest) -> Result<Operation, RegistryError> {
         self.operation("pulling", format!("blob {digest}"), repository)
     }
+}
+
+/// Headers of a request for a blob, or for a part of it, which is not empty.
+fn ranged_headers(operation: &Operation, range: Option<&Range<u64>>) -> Result<HeaderMap, RegistryError> {
+    let mut headers = base_headers();
+    if let Some(range) = range {
+        if range.is_empty() {
+            return Err(RegistryError::EmptyRange {
+                operation: operation.clone(),
+            });
+        }
+        // Digits and a dash: always a header.
+        if let Ok(value) = HeaderValue::try_from(format!("bytes={}-{}", range.start, range.end - 1)) {
+            headers.insert(RANGE, value);
+        }
+    }
+    Ok(headers)
 }
 
 fn blob_path(repository: &str, digest: &Digest) -> String {

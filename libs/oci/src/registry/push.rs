@@ -73,7 +73,7 @@ impl Registry {
         if response.status != StatusCode::ACCEPTED {
             return Err(self.refused(&operation, response).await);
         }
-        let place = self.location(&operation, &response)?;
+        let place = self.location(&operation, &response.headers)?;
         // The connection is used again once the answer's body was read.
         response
             .bytes(super::MAX_ERROR_BODY)

@@ -3,12 +3,10 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use cella_http::Response;
-use http::StatusCode;
-use http::header::CONTENT_RANGE;
 
+use super::extent::extent;
 use super::{Operation, RegistryError};
 use crate::Digest;
-use crate::manifest::cut;
 
 /// Bytes of a blob, not yet checked: the caller has a [`crate::Verifier`] or a cipher that authenticates.
 ///
@@ -33,40 +31,12 @@ impl BlobStream {
         response: Response,
     ) -> Result<Self, RegistryError> {
         let announced = response.content_length();
-        let status = response.status;
-        let (wanted, given) = match (&range, status) {
-            (None, StatusCode::OK) => (0, Some(announced)),
-            // The whole blob, where exactly the whole was asked for.
-            (Some(range), StatusCode::OK) if range.start == 0 && announced == Some(range.end) => (0, Some(announced)),
-            (Some(range), StatusCode::PARTIAL_CONTENT) => (
-                range.start,
-                covers(content_range(&response), range).then_some(Some(range.end)),
-            ),
-            (range, _) => (range.as_ref().map_or(0, |range| range.start), None),
-        };
-        let Some(end) = given else {
-            return Err(RegistryError::ContentRange {
-                operation: operation.clone(),
-                wanted: range.unwrap_or(0..u64::MAX),
-                status: status.as_u16(),
-                found: cut(content_range(&response)),
-            });
-        };
-        if let (Some(end), Some(found)) = (end, announced)
-            && end - wanted != found
-        {
-            let expected = end - wanted;
-            return Err(RegistryError::Length {
-                operation: operation.clone(),
-                expected,
-                found,
-            });
-        }
+        let (offset, end) = extent(operation, range, response.status, &response.headers, announced)?;
         Ok(Self {
             response,
             operation: operation.clone(),
             blob,
-            offset: wanted,
+            offset,
             end,
         })
     }
@@ -130,58 +100,6 @@ impl BlobStream {
                 self.end = Some(size);
                 Ok(())
             }
-        }
-    }
-}
-
-fn content_range(response: &Response) -> &str {
-    response
-        .headers
-        .get(CONTENT_RANGE)
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or_default()
-}
-
-/// Whether `Content-Range: bytes <first>-<last>/<total or *>` is exactly `wanted`.
-fn covers(header: &str, wanted: &Range<u64>) -> bool {
-    let number = |text: &str| match text.bytes().all(|b| b.is_ascii_digit()) {
-        true => text.parse::<u64>().ok(),
-        false => None,
-    };
-    let parts = || {
-        let (range, total) = header.strip_prefix("bytes ")?.split_once('/')?;
-        let (first, last) = range.split_once('-')?;
-        let total = if total == "*" { u64::MAX } else { number(total)? };
-        Some((number(first)?, number(last)?.checked_add(1)?, total))
-    };
-    parts().is_some_and(|(first, end, total)| first == wanted.start && end == wanted.end && end <= total)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn content_ranges_are_exact() {
-        assert!(covers("bytes 10-19/100", &(10..20)));
-        assert!(covers("bytes 10-19/20", &(10..20)));
-        assert!(covers("bytes 10-19/*", &(10..20)));
-        for header in [
-            "",
-            "bytes",
-            "bytes 10-20/100",
-            "bytes 9-19/100",
-            "bytes 10-18/100",
-            "bytes 10-19/19",
-            "bytes 10-19",
-            "bytes */100",
-            "bytes +10-19/100",
-            "bytes 10-19/-",
-            "items 10-19/100",
-            "bytes 10-18446744073709551615/*",
-            "bytes 10-99999999999999999999/*",
-        ] {
-            assert!(!covers(header, &(10..20)), "{header}");
         }
     }
 }

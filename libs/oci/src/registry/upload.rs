@@ -152,7 +152,7 @@ impl Registry {
 
     /// The place that an answer names, after its body, so that the connection is used again.
     async fn next_place(&self, operation: &Operation, response: Response) -> Result<String, RegistryError> {
-        let place = self.location(operation, &response)?;
+        let place = self.location(operation, &response.headers)?;
         response
             .bytes(MAX_ERROR_BODY)
             .await
