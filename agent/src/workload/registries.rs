@@ -10,7 +10,7 @@ use std::{
 };
 
 use cella_http::{ClientConfig, Dates, HttpError, TlsRoots, TrustedTime};
-use cella_oci::{BlobStream, Descriptor, Digest, Manifest, Registry, RegistryError};
+use cella_oci::{BlobReader, BlobStream, Descriptor, Digest, Manifest, Registry, RegistryError};
 use cella_policy::{CertificatePem, DigestRef, Endpoint, Policy};
 use slog::{Logger, warn};
 
@@ -155,6 +155,16 @@ impl Artifact {
         range: Option<std::ops::Range<u64>>,
     ) -> Result<BlobStream, RegistryError> {
         patience.registry().blob_stream(&self.repository, digest, range).await
+    }
+
+    /// A part of a blob, to be read straight to where it belongs, from whom `patience` has come to.
+    pub(crate) async fn reader(
+        &self,
+        patience: &Patience,
+        digest: &Digest,
+        range: std::ops::Range<u64>,
+    ) -> Result<BlobReader, RegistryError> {
+        patience.registry().blob_reader(&self.repository, digest, range).await
     }
 
     /// For something that was not tried yet.

@@ -2,12 +2,15 @@
 //!
 //! ```text
 //!  each file: header ─▶ last segment ─▶ │ all files: the other segments, over several connections ─▶ whole? ─▶ digest
-//!             (40 B)    (length right?) │ each: bytes to their final address, opened there by a thread
+//!             (40 B)    (length right?) │ each: received at its final address, opened there at once
 //! ```
 //! The last segments are opened first: only with them are the lengths genuine, so a file that was cut is known before the bulk is
 //! fetched. Order of completion is free after that, positions are fixed. A connection that breaks is taken up again at the segment
-//! that it broke in, from the next mirror where there is one. Beside the files' own memory there are at most [`CONNECTIONS`] buffers
-//! of the HTTP client, whatever the size.
+//! that it broke in, from the next mirror where there is one.
+//!
+//! One task a connection receives a segment and opens it before it receives the next: what was just written is still in the cache of the
+//! processor that opens it, and nothing is handed from thread to thread (ADR 0024). Beside the files' own memory there is nothing that grows
+//! with their size.
 
 use std::{ops::Range, sync::Arc};
 
@@ -19,7 +22,7 @@ use cella_seal::{
 };
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
-    task::{JoinError, JoinSet},
+    task::JoinSet,
 };
 
 use super::{
@@ -63,17 +66,12 @@ pub(crate) async fn fill(
     parallel: usize,
     provenance: bool,
 ) -> Result<Vec<Option<Blake3Digest>>, WorkloadError> {
-    let parallel = parallel.max(1);
     let shared = Shared {
         artifact: artifact.clone(),
         connections: Arc::new(Semaphore::new(CONNECTIONS)),
-        workers: Arc::new(Semaphore::new(parallel)),
+        workers: Arc::new(Semaphore::new(parallel.max(1))),
     };
-    let result = shared.fill(files, provenance).await;
-    // Each segment that is being opened holds a permit until it has let go of its memory.
-    let all = u32::try_from(parallel).unwrap_or(u32::MAX);
-    let _quiet = shared.workers.acquire_many(all).await;
-    result
+    shared.fill(files, provenance).await
 }
 
 /// What all files have in common.
@@ -145,7 +143,7 @@ struct Begun {
     rest: Vec<(Segment, Piece)>,
 }
 
-/// Waits for every task of `tasks`; at the first failure all others are ended.
+/// Waits for every task of `tasks`; at the first failure all others are ended. Nothing of them is left when this returns.
 async fn all<T: 'static>(
     tasks: &mut JoinSet<Result<T, WorkloadError>>,
     mut each: impl FnMut(T),
@@ -174,34 +172,29 @@ impl Name {
     async fn header(&self) -> Result<Header, WorkloadError> {
         let _connection = self.connection().await?;
         let (mut patience, range) = (self.shared.artifact.patience(), 0..HEADER as u64);
-        let mut bytes = Vec::with_capacity(HEADER);
+        let mut bytes = [0; HEADER];
         loop {
-            bytes.clear();
-            let stream = self
-                .shared
-                .artifact
-                .stream(&patience, &self.digest, Some(range.clone()));
-            let error = match stream.await {
-                Err(error) => error,
-                Ok(mut stream) => loop {
-                    match stream.chunk().await {
-                        Ok(Some(chunk)) => bytes.extend_from_slice(&chunk),
-                        Ok(None) => return self.parse_header(&bytes),
-                        Err(error) => break error,
-                    }
-                },
-            };
-            let failed = |error| self.failed(0, range.clone(), error);
-            patience.after(error).await.map_err(failed)?;
+            match self.read_header(&patience, range.clone(), &mut bytes).await {
+                Ok(()) => {
+                    let header = Header::parse(&bytes);
+                    return header.map_err(|error| self.fault(FileFault::Header(Cause::new(error))));
+                }
+                Err(error) => {
+                    let failed = |error| self.failed(0, range.clone(), error);
+                    patience.after(error).await.map_err(failed)?;
+                }
+            }
         }
     }
 
-    fn parse_header(&self, bytes: &[u8]) -> Result<Header, WorkloadError> {
-        // A stream that ends without an error yielded exactly what it was asked for.
-        let bytes = bytes
-            .try_into()
-            .map_err(|error| WorkloadError::internal("reading a header", error))?;
-        Header::parse(bytes).map_err(|error| self.fault(FileFault::Header(Cause::new(error))))
+    async fn read_header(
+        &self,
+        patience: &Patience,
+        range: Range<u64>,
+        into: &mut [u8; HEADER],
+    ) -> Result<(), RegistryError> {
+        let reader = self.shared.artifact.reader(patience, &self.digest, range).await;
+        reader?.read_exact(into).await
     }
 
     async fn connection(&self) -> Result<OwnedSemaphorePermit, WorkloadError> {
@@ -284,14 +277,6 @@ impl Blob {
             },
         }
     }
-
-    /// What became of a segment.
-    fn opened(&self, ended: Result<Result<(), OpenError>, JoinError>) -> Result<(), WorkloadError> {
-        match ended {
-            Ok(result) => result.map_err(|error| self.name.not_opened(error)),
-            Err(error) => Err(WorkloadError::internal("opening a segment", error)),
-        }
-    }
 }
 
 /// A leaf of the tree was not hashed.
@@ -316,61 +301,44 @@ impl Stream {
     async fn run(mut self) -> Result<(), WorkloadError> {
         let _connection = self.blob.name.connection().await?;
         let mut patience = self.blob.name.shared.artifact.patience();
-        let mut opening = JoinSet::new();
         while let Some(range) = self.placer.resume() {
-            match self.connection(range.clone(), &mut opening, &mut patience).await {
+            match self.connection(range.clone(), &mut patience).await {
                 Ok(()) => {}
                 Err(Broken::Registry(error)) => {
-                    let segment = self.placer.current().unwrap_or_default();
+                    let segment = self.placer.current().map_or(0, |sealed| sealed.segment.index);
                     let failed = |error| self.blob.name.failed(segment, range, error);
                     patience.after(error).await.map_err(failed)?;
                 }
                 Err(Broken::Workload(error)) => return Err(error),
             }
         }
-        while let Some(opened) = opening.join_next().await {
-            self.blob.opened(opened)?;
-        }
         Ok(())
     }
 
     /// Fetches `range` over one connection, as far as it goes.
-    async fn connection(
-        &mut self,
-        range: Range<u64>,
-        opening: &mut JoinSet<Result<(), OpenError>>,
-        patience: &mut Patience,
-    ) -> Result<(), Broken> {
+    async fn connection(&mut self, range: Range<u64>, patience: &mut Patience) -> Result<(), Broken> {
         let Name { shared, digest, .. } = &self.blob.name;
-        let mut stream = shared.artifact.stream(patience, digest, Some(range)).await?;
-        while let Some(mut chunk) = stream.chunk().await? {
-            while let Some(sealed) = self.placer.place(&mut chunk) {
-                patience.renew();
-                self.open(sealed, opening).await?;
+        let mut reader = shared.artifact.reader(patience, digest, range).await?;
+        while let Some(Sealed { body, tag, .. }) = self.placer.current() {
+            reader.read_exact(body).await?;
+            reader.read_exact(tag).await?;
+            patience.renew();
+            if let Some(sealed) = self.placer.complete() {
+                self.open(sealed).await?;
             }
         }
         Ok(())
     }
 
-    /// Opens a segment on a thread of its own, as soon as one is free; looks at those that have ended.
-    async fn open(
-        &self,
-        sealed: Sealed<Piece>,
-        opening: &mut JoinSet<Result<(), OpenError>>,
-    ) -> Result<(), WorkloadError> {
-        let permit = Arc::clone(&self.blob.name.shared.workers).acquire_owned().await;
-        let permit = permit.map_err(|error| WorkloadError::internal("waiting for a thread", error))?;
-        let blob = Arc::clone(&self.blob);
-        opening.spawn_blocking(move || {
-            // All memory is let go of before the permit: who has all permits knows that nobody has any.
-            let result = blob.open(sealed);
-            drop(blob);
-            drop(permit);
-            result
-        });
-        while let Some(opened) = opening.try_join_next() {
-            self.blob.opened(opened)?;
-        }
+    /// Opens a segment on this thread, as soon as fewer than the allowed number are being opened.
+    async fn open(&self, sealed: Sealed<Piece>) -> Result<(), WorkloadError> {
+        let permit = self.blob.name.shared.workers.acquire().await;
+        let permit = permit.map_err(|error| WorkloadError::internal("waiting for a processor", error))?;
+        let opened = self.blob.open(sealed);
+        drop(permit);
+        opened.map_err(|error| self.blob.name.not_opened(error))?;
+        // However fast the network is, whatever else the agent has to do has its turn after each segment.
+        tokio::task::yield_now().await;
         Ok(())
     }
 }

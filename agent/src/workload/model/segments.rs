@@ -1,81 +1,55 @@
 //! Where the bytes of a sealed file go as they come off the wire: each segment's body straight to its final address, its
 //! tag beside it. Pure: no I/O, no cryptography.
 
-use std::{collections::VecDeque, ops::DerefMut, ops::Range};
+use std::{collections::VecDeque, ops::Range};
 
-use bytes::{Buf, Bytes};
 use cella_seal::stream::{HEADER, Segment, TAG};
 
-/// Fills consecutive segments of one file, in order. `P` is the memory of one segment's plaintext.
+/// Consecutive segments of one file, to be filled in order. `P` is the memory of one segment's plaintext.
 #[derive(Debug)]
 pub(crate) struct Placer<P> {
-    queue: VecDeque<(Segment, P)>,
-    /// Bytes of the first segment in the queue that are there: body, then tag.
-    filled: usize,
-    tag: [u8; TAG],
+    queue: VecDeque<Sealed<P>>,
 }
 
-/// A complete segment that was not opened yet.
+/// A segment: incomplete while it is in a [`Placer`], complete and not opened yet when it comes out.
 #[derive(Debug)]
 pub(crate) struct Sealed<P> {
     /// Which.
     pub(crate) segment: Segment,
     /// Ciphertext, where the plaintext belongs.
     pub(crate) body: P,
-    /// Its tag.
+    /// Its tag, which is behind the body in the file.
     pub(crate) tag: [u8; TAG],
 }
 
-impl<P: DerefMut<Target = [u8]>> Placer<P> {
+impl<P> Placer<P> {
     /// For consecutive segments, each with memory of its plaintext's length.
     pub(crate) fn new(segments: impl IntoIterator<Item = (Segment, P)>) -> Self {
-        Self {
-            queue: segments.into_iter().collect(),
-            filled: 0,
+        let sealed = |(segment, body)| Sealed {
+            segment,
+            body,
             tag: [0; TAG],
+        };
+        Self {
+            queue: segments.into_iter().map(sealed).collect(),
         }
     }
 
     /// The bytes of the sealed file to fetch next: from the start of the first incomplete segment to the end of the last one.
     /// `None` when all is there. Bytes of a half-filled segment are forgotten: a new connection brings it whole.
-    pub(crate) fn resume(&mut self) -> Option<Range<u64>> {
-        self.filled = 0;
-        let (first, last) = (&self.queue.front()?.0, &self.queue.back()?.0);
+    pub(crate) fn resume(&self) -> Option<Range<u64>> {
+        let (first, last) = (&self.queue.front()?.segment, &self.queue.back()?.segment);
         Some(body_start(first)..last.ciphertext.end)
     }
 
-    /// The first incomplete segment.
-    pub(crate) fn current(&self) -> Option<u32> {
-        self.queue.front().map(|(segment, _)| segment.index)
+    /// The first incomplete segment, whose body and tag come next.
+    pub(crate) fn current(&mut self) -> Option<&mut Sealed<P>> {
+        self.queue.front_mut()
     }
 
-    /// Takes bytes up to the end of the segment at hand; gives the segment when it is complete.
-    pub(crate) fn place(&mut self, bytes: &mut Bytes) -> Option<Sealed<P>> {
-        let (_, body) = self.queue.front_mut()?;
-        let length = body.len();
-        while bytes.has_remaining() && self.filled < length + TAG {
-            let rest = match self.filled.checked_sub(length) {
-                None => body.get_mut(self.filled..),
-                Some(tag) => self.tag.get_mut(tag..),
-            };
-            let rest = rest.unwrap_or_default();
-            let count = rest.len().min(bytes.remaining());
-            let Some(rest) = rest.get_mut(..count).filter(|rest| !rest.is_empty()) else {
-                break;
-            };
-            bytes.copy_to_slice(rest);
-            self.filled += count;
-        }
-        if self.filled < length + TAG {
-            return None;
-        }
-        self.filled = 0;
-        let (segment, body) = self.queue.pop_front()?;
-        Some(Sealed {
-            segment,
-            body,
-            tag: self.tag,
-        })
+    /// Takes the first segment out: it is complete.
+    pub(crate) fn complete(&mut self) -> Option<Sealed<P>> {
+        self.queue.pop_front()
     }
 }
 
@@ -113,38 +87,37 @@ mod tests {
         }))
     }
 
-    /// Feeds what the placer wants in steps of `step`, and breaks the connection after each `broken` bytes.
-    fn run(mut placer: Placer<Vec<u8>>, step: usize, broken: usize) -> Vec<Sealed<Vec<u8>>> {
+    /// Gives the placer what it wants; each connection breaks behind `broken` bytes.
+    fn run(mut placer: Placer<Vec<u8>>, broken: usize) -> Vec<Sealed<Vec<u8>>> {
         let (file, mut done) = (file(), Vec::new());
         while let Some(range) = placer.resume() {
             let range = usize::try_from(range.start).unwrap()..usize::try_from(range.end).unwrap();
-            for chunk in file[range].chunks(step).take(broken.div_ceil(step)) {
-                let mut chunk = Bytes::copy_from_slice(chunk);
-                while !chunk.is_empty() {
-                    done.extend(placer.place(&mut chunk));
+            let mut bytes = file[range].iter().take(broken);
+            while let Some(Sealed { body, tag, .. }) = placer.current() {
+                let places = body.iter_mut().chain(tag);
+                if !places
+                    .map(|to| bytes.next().map(|from| *to = *from))
+                    .all(|put| put.is_some())
+                {
+                    break;
                 }
+                done.extend(placer.complete());
             }
         }
         done
     }
 
     #[test]
-    fn every_segment_gets_its_own_bytes_whatever_the_chunks() {
-        for (step, broken) in [
-            (1, 100_000),
-            (7, 100_000),
-            (4096, 100_000),
-            (100_000, 100_000),
-            (100, 5000),
-        ] {
-            let (file, done) = (file(), run(placer(0..3), step, broken));
+    fn every_segment_gets_its_own_bytes_wherever_connections_break() {
+        for broken in [4096, 5000, 9000, 100_000] {
+            let (file, done) = (file(), run(placer(0..3), broken));
             assert_eq!(done.len(), 3);
             for (at, sealed) in done.iter().enumerate() {
                 let segment = layout().segment(u32::try_from(at).unwrap()).unwrap();
                 let start = usize::try_from(body_start(&segment)).unwrap();
                 let end = usize::try_from(segment.ciphertext.end).unwrap();
                 assert_eq!(usize::try_from(sealed.segment.index).unwrap(), at);
-                assert_eq!(sealed.body, file[start..end - TAG], "step {step}, segment {at}");
+                assert_eq!(sealed.body, file[start..end - TAG], "broken {broken}, segment {at}");
                 assert_eq!(sealed.tag, file[end - TAG..end]);
             }
         }
@@ -160,10 +133,11 @@ mod tests {
     #[test]
     fn an_empty_plaintext_is_a_tag() {
         let layout = Layout::from_plaintext_len(0).unwrap();
-        let mut placer = Placer::new([(layout.segment(0).unwrap(), Vec::new())]);
+        let mut placer = Placer::new([(layout.segment(0).unwrap(), Vec::<u8>::new())]);
         assert_eq!(placer.resume(), Some(40..56));
-        let mut bytes = Bytes::from_static(&[9; 16]);
-        assert_eq!(placer.place(&mut bytes).unwrap().tag, [9; 16]);
+        placer.current().unwrap().tag = [9; TAG];
+        let sealed = placer.complete().unwrap();
+        assert_eq!((sealed.body, sealed.tag), (Vec::new(), [9; TAG]));
         assert_eq!(placer.resume(), None);
     }
 }
