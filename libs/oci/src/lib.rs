@@ -21,4 +21,4 @@ mod registry;
 pub use digest::{Digest, DigestError, DigestMismatch, Verifier};
 pub use manifest::{Descriptor, Index, MAX_LAYERS, MAX_MANIFEST, Manifest, ManifestError, Platform, media_type};
 pub use reference::{Reference, ReferenceError, check_repository};
-pub use registry::{BlobReader, BlobStream, ErrorCode, Operation, Registry, RegistryError, Upload};
+pub use registry::{BlobReader, BlobStream, ErrorCode, Operation, Registry, RegistryError, SentBlob, Upload};

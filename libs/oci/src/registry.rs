@@ -15,6 +15,7 @@ mod pull;
 mod push;
 mod reader;
 mod stream;
+mod streamed;
 mod upload;
 
 use std::time::Duration;
@@ -27,6 +28,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 pub use error::{ErrorCode, Operation, RegistryError};
 pub use reader::BlobReader;
 pub use stream::BlobStream;
+pub use streamed::SentBlob;
 pub use upload::Upload;
 
 use crate::check_repository;
