@@ -21,6 +21,8 @@ fn the_workloads_keys_are_the_documents() {
         ),
         ("### Workload: container", "[[container]]\nno-such-key = 1"),
         ("### Workload: model", "[[model]]\nno-such-key = 1"),
+        ("### Workload: model", "[[dataset]]\nno-such-key = 1"),
+        ("### Policy: output", "[output]\nno-such-key = 1"),
     ] {
         assert_eq!(rows(heading), expected(&said(text)), "{heading}");
     }

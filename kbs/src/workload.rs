@@ -22,7 +22,7 @@ pub struct Workload {
     /// The policy itself, if it has a name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<Revision>,
-    /// Models, with their versions.
+    /// Models and datasets, with their versions; and what the guest would push, where it has no older version of that name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub models: BTreeMap<String, u64>,
 }
@@ -52,11 +52,14 @@ impl Workload {
             return Ok(Self::default());
         };
         let policy = Policy::parse(policy).map_err(|_| WorkloadError::Policy)?;
-        let models: BTreeMap<_, _> = policy
-            .models()
-            .iter()
-            .map(|model| (model.name.clone(), model.version))
+        let mut models: BTreeMap<_, _> = policy
+            .sealed()
+            .map(|sealed| (sealed.name.clone(), sealed.version))
             .collect();
+        if let Some(output) = policy.output() {
+            // An input of the same name has a lower version: the policy does not validate otherwise.
+            models.entry(output.name.clone()).or_insert(output.version);
+        }
         if models.keys().map(String::len).sum::<usize>() > MAX_NAMES {
             return Err(WorkloadError::TooLarge);
         }
@@ -105,6 +108,33 @@ mod tests {
             revision: 7,
         };
         assert_eq!(named.policy, Some(revision));
+    }
+
+    #[test]
+    fn datasets_and_outputs_have_floors_too() {
+        let zeros = "0".repeat(64);
+        let job = |name: &str, version: u64| {
+            format!(
+                "{POLICY}\n[[dataset]]\nname = \"datasets/demo\"\nversion = 3\nartifact = \"localhost:5000/d@sha256:{zeros}\"\n\
+                 keys = [\"kbs:///demo/k/1\"]\nbytes = 1\n[output]\ncontainer = \"server\"\ndestination = \"/output\"\n\
+                 name = {name:?}\nversion = {version}\nrepository = \"localhost:5000/d\"\nkey = \"kbs:///demo/k/1\"\nmax-bytes = 1\n"
+            )
+        };
+        let models = |name, version| Workload::read(&document(&job(name, version))).unwrap().models;
+        let (demo, data, new) = (
+            "models/demo".to_owned(),
+            "datasets/demo".to_owned(),
+            "models/new".to_owned(),
+        );
+        // What it reads of a name is older than what it writes.
+        assert_eq!(
+            models("models/demo", 2),
+            BTreeMap::from([(demo.clone(), 1), (data.clone(), 3)])
+        );
+        assert_eq!(
+            models("models/new", 7),
+            BTreeMap::from([(demo, 1), (data, 3), (new, 7)])
+        );
     }
 
     #[test]

@@ -35,17 +35,24 @@ pub(crate) struct FileFacts {
 }
 
 impl Facts {
-    /// Reads a manifest by the rules of a guest.
+    /// Reads a model's manifest by the rules of a guest.
     pub(crate) fn of(manifest: &Manifest) -> Result<Self, FactsError> {
-        let (name, version) = place(manifest)?;
-        let model = modelpack::sealed_model(manifest, &Rules::new(name, version, MAX_BYTES))?;
-        Self::gather(name, version, &model)
+        Self::by(manifest, Rules::new)
+    }
+
+    /// Reads a dataset's manifest by the rules of a guest.
+    pub(crate) fn of_dataset(manifest: &Manifest) -> Result<Self, FactsError> {
+        Self::by(manifest, Rules::dataset)
     }
 
     /// Reads a manifest of whatever kinds of files.
     pub(crate) fn lenient(manifest: &Manifest) -> Result<Self, FactsError> {
+        Self::by(manifest, Rules::lenient)
+    }
+
+    fn by(manifest: &Manifest, rules: fn(&str, u64, u64) -> Rules) -> Result<Self, FactsError> {
         let (name, version) = place(manifest)?;
-        let model = modelpack::sealed_model(manifest, &Rules::lenient(name, version, MAX_BYTES))?;
+        let model = modelpack::sealed_model(manifest, &rules(name, version, MAX_BYTES))?;
         Self::gather(name, version, &model)
     }
 

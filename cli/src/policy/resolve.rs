@@ -23,7 +23,11 @@ pub(super) async fn resolve(workload: &WorkloadFile) -> Result<PolicyFile, Resol
     }
     let mut model = Vec::with_capacity(workload.model.len());
     for work in &workload.model {
-        model.push(resolve_model(work, workload).await?);
+        model.push(resolve_model(work, workload, Facts::of).await?);
+    }
+    let mut dataset = Vec::with_capacity(workload.dataset.len());
+    for work in &workload.dataset {
+        dataset.push(resolve_model(work, workload, Facts::of_dataset).await?);
     }
     let registry = workload
         .registry
@@ -41,6 +45,8 @@ pub(super) async fn resolve(workload: &WorkloadFile) -> Result<PolicyFile, Resol
         registry,
         container,
         model,
+        dataset,
+        output: workload.output.clone(),
     })
 }
 
@@ -180,10 +186,14 @@ fn layer_keys(manifest: &Manifest, config: &ImageConfig, name: &str) -> Result<V
     Ok(keys.into_iter().collect())
 }
 
-async fn resolve_model(work: &ModelWork, workload: &WorkloadFile) -> Result<ModelFile, ResolveError> {
+async fn resolve_model(
+    work: &ModelWork,
+    workload: &WorkloadFile,
+    read: fn(&Manifest) -> Result<Facts, FactsError>,
+) -> Result<ModelFile, ResolveError> {
     let (reference, artifact) = pull(&work.artifact, workload).await?;
     let model = || work.artifact.clone();
-    let facts = Facts::of(&artifact.manifest).map_err(|source| ResolveError::Model { model: model(), source })?;
+    let facts = read(&artifact.manifest).map_err(|source| ResolveError::Model { model: model(), source })?;
     let disagree = |field, given: String, found: String| ResolveError::Disagree {
         model: model(),
         field,

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use cella_policy::file::{
-    Choice, MaskedPathsFile, MatchFile, MountFile, NetworkFile, PodFile, PresenceFile, ProvenanceFile, RlimitsFile,
-    SeccompFile, StdioFile, TmpfsFile, UserFile, VolumeFile, VolumesFile,
+    Choice, MaskedPathsFile, MatchFile, MountFile, NetworkFile, OutputFile, PodFile, PresenceFile, ProvenanceFile,
+    RlimitsFile, SeccompFile, StdioFile, TmpfsFile, UserFile, VolumeFile, VolumesFile,
 };
 use serde::Deserialize;
 
@@ -28,6 +28,9 @@ pub(super) struct WorkloadFile {
     pub(super) container: Vec<ContainerWork>,
     #[serde(default)]
     pub(super) model: Vec<ModelWork>,
+    #[serde(default)]
+    pub(super) dataset: Vec<ModelWork>,
+    pub(super) output: Option<OutputFile>,
     /// Images that lie on this machine: reference, directory of an OCI layout.
     #[serde(skip)]
     pub(super) layouts: BTreeMap<String, PathBuf>,
@@ -184,7 +187,7 @@ impl ContainerWork {
     }
 }
 
-/// `[[model]]`: everything but the artifact is read from its manifest; what is given here must agree with it.
+/// `[[model]]` and `[[dataset]]`: everything but the artifact is read from its manifest; what is given here must agree with it.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct ModelWork {

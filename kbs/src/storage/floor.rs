@@ -3,7 +3,7 @@
 //! | floor | is compared with |
 //! |---|---|
 //! | `resource/<repo>/<type>` | the tag, a decimal number, of each resource below it: `demo/image-kek/1` is version 1 |
-//! | `model/<name>` | the version under which the guest's measured policy names the model |
+//! | `model/<name>` | the lowest version under which the guest's measured policy names a model, dataset or output |
 //! | `policy/<name>` | the revision of the guest's measured policy, if that is its name |
 //!
 //! A floor is raised by an admin and never lowered, not even by removing what it is about. Beside these, each resource and

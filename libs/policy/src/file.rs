@@ -9,6 +9,10 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::choice::Choice;
 
+mod output;
+
+pub use output::OutputFile;
+
 /// The whole file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
@@ -39,6 +43,12 @@ pub struct PolicyFile {
     /// Models that the agent pulls and opens.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub model: Vec<ModelFile>,
+    /// Datasets: like models in everything.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dataset: Vec<ModelFile>,
+    /// What is kept of what a container writes. Default nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<OutputFile>,
 }
 
 /// `[kbs]`.
@@ -224,7 +234,7 @@ pub struct ContainerFile {
     /// `named` or `any`: which volumes the host may mount. Default `named`: those of `volume`.
     #[serde(default)]
     pub volumes: VolumesFile,
-    /// Models that the agent mounts, read-only.
+    /// Models and datasets that the agent mounts, read-only.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub mount: Vec<MountFile>,
     /// Empty memory file systems that the agent mounts.
@@ -352,10 +362,14 @@ pub enum StreamFile {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct MountFile {
-    /// Where the model's files appear.
+    /// Where the files appear.
     pub destination: String,
-    /// A `[[model]]`'s name.
-    pub model: String,
+    /// A `[[model]]`'s name. Either this or `dataset`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// A `[[dataset]]`'s name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dataset: Option<String>,
 }
 
 /// `[[container.tmpfs]]`.
@@ -385,7 +399,7 @@ pub struct VolumeFile {
     pub files: BTreeMap<String, String>,
 }
 
-/// `[[model]]`.
+/// `[[model]]` and `[[dataset]]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct ModelFile {

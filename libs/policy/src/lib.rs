@@ -35,8 +35,8 @@ pub use pattern::{EnvPattern, SysctlPattern};
 pub use pem::{CertificatePem, PemError};
 pub use policy::{
     Call, ContainerPolicy, Destination, Kbs, MaskedPaths, Match, Memlock, Mirror, ModelMount, ModelPolicy,
-    NetworkPolicy, Output, PodPolicy, Policy, Port, Presence, Protocol, Registry, Rlimits, Rule, Seccomp, Signals,
-    Stats, Stdio, Tmpfs, User, UserPolicy, VolumePolicy,
+    NetworkPolicy, Output, OutputPolicy, PodPolicy, Policy, Port, Presence, Protocol, Registry, Rlimits, Rule,
+    SealedKind, Seccomp, Signals, Stats, Stdio, Tmpfs, User, UserPolicy, VolumePolicy,
 };
 pub use provenance::{ModelDigest, Provenance};
 pub use signal::{Signal, SignalError};

@@ -47,6 +47,8 @@ fn the_policys_keys_are_the_documents() {
             "[[container]]\nvolume = [{ no-such-key = 1 }]",
         ),
         ("### Policy: model", "[[model]]\nno-such-key = 1"),
+        ("### Policy: model", "[[dataset]]\nno-such-key = 1"),
+        ("### Policy: output", "[output]\nno-such-key = 1"),
     ] {
         let said = Policy::parse(text).unwrap_err().to_string();
         assert_eq!(rows_of(heading), expected(&said), "{heading}");

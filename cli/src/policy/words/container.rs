@@ -140,9 +140,12 @@ fn files(out: &mut Subject, container: &ContainerPolicy) {
     }
     for mount in &container.mounts {
         out.grants(
-            "model",
+            mount.kind.as_str(),
             format!("{:?} at {}, read-only, locked memory", mount.model, mount.destination),
         );
+    }
+    if let Some(destination) = &container.output {
+        out.grants("output", format!("{destination}, writable: see below"));
     }
     for tmpfs in &container.tmpfs {
         out.grants("memory", format!("{} MiB at {}", tmpfs.size_mib, tmpfs.destination));

@@ -6,7 +6,9 @@ mod facts;
 mod freedom;
 
 use cella_policy::initdata;
-use cella_policy::{CertificatePem, ModelPolicy, NetworkPolicy, PodPolicy, Policy, Provenance, Registry, Rule, Stats};
+use cella_policy::{
+    CertificatePem, ModelPolicy, NetworkPolicy, OutputPolicy, PodPolicy, Policy, Provenance, Registry, Rule, Stats,
+};
 use ring::digest::{SHA256, digest};
 
 pub(super) use difference::Difference;
@@ -59,7 +61,10 @@ fn subjects(policy: &Policy) -> Vec<Subject> {
 
 fn others(policy: &Policy) -> Vec<Subject> {
     let containers = policy.containers().iter().map(container::container);
-    containers.chain(policy.models().iter().map(model)).collect()
+    let models = policy.models().iter().map(|one| model("Model", one));
+    let datasets = policy.datasets().iter().map(|one| model("Dataset", one));
+    let outputs = policy.output().into_iter().map(output);
+    containers.chain(models).chain(datasets).chain(outputs).collect()
 }
 
 fn guest(policy: &Policy) -> Subject {
@@ -141,8 +146,8 @@ fn network(guest: &mut Subject, network: &NetworkPolicy) {
     }
 }
 
-fn model(model: &ModelPolicy) -> Subject {
-    let mut subject = Subject::new(format!("Model {:?}", model.name));
+fn model(kind: &str, model: &ModelPolicy) -> Subject {
+    let mut subject = Subject::new(format!("{kind} {:?}", model.name));
     subject.grants("version", model.version.to_string());
     subject.grants("artifact", model.artifact.to_string());
     subject.grants_each("keys", &model.keys, "");
@@ -157,6 +162,25 @@ fn model(model: &ModelPolicy) -> Subject {
             subject.demands("digest", format!("{digest} of the plaintext, or it does not run"));
         }
     }
+    subject
+}
+
+fn output(output: &OutputPolicy) -> Subject {
+    let mut subject = Subject::new(format!("Output {:?}", output.name));
+    subject.grants("version", output.version.to_string());
+    subject.grants(
+        "files of",
+        format!(
+            "{:?}, what it leaves at {} when it ends with status 0",
+            output.container, output.destination
+        ),
+    );
+    subject.grants("sealed with", output.key.to_string());
+    subject.grants(
+        "pushed to",
+        format!("{}/{}:{}", output.registry, output.repository, output.tag()),
+    );
+    subject.grants("size", format!("at most {} bytes", units::grouped(output.max_bytes)));
     subject
 }
 

@@ -41,6 +41,14 @@ impl Rules {
             ..Self::new(name, version, max_bytes)
         }
     }
+
+    /// The default rules for a dataset: no weights in it.
+    pub fn dataset(name: &str, version: u64, max_bytes: u64) -> Self {
+        Self {
+            kinds: vec![Kind::Dataset, Kind::WeightConfig, Kind::Doc],
+            ..Self::new(name, version, max_bytes)
+        }
+    }
 }
 
 /// A model whose layer list keeps the rules. Nothing of its content was looked at.

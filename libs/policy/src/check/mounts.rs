@@ -199,6 +199,7 @@ fn check_place(container: &ContainerPolicy, subject: &Subject, destination: &str
     };
     let own = container.mounts.iter().map(|mount| &mount.destination);
     let own = own.chain(container.tmpfs.iter().map(|tmpfs| &tmpfs.destination));
+    let own = own.chain(&container.output);
     let covered = match reserved_for_volumes(&path) {
         _ if path.is_root() => Some("the container's root"),
         Some(reserved) => Some(reserved),

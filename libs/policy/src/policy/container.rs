@@ -66,10 +66,12 @@ pub struct ContainerPolicy {
     pub signals: Signals,
     /// Volumes that the host may mount; destinations overlap nothing.
     pub volumes: Rule<Vec<VolumePolicy>>,
-    /// Models that the agent mounts; destinations overlap nothing.
+    /// Models and datasets that the agent mounts; destinations overlap nothing.
     pub mounts: Vec<ModelMount>,
     /// Memory file systems that the agent mounts; destinations overlap nothing.
     pub tmpfs: Vec<Tmpfs>,
+    /// Where the policy's output is written, if this container writes it; overlaps nothing.
+    pub output: Option<GuestPath>,
 }
 
 /// How the host's wish finds a container's entry. Whichever it is, the entry's image is what runs.
@@ -184,13 +186,34 @@ impl Signals {
     }
 }
 
-/// A model that the agent mounts into a container, read-only.
+/// A model or dataset that the agent mounts into a container, read-only.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ModelMount {
     /// Where its files appear.
     pub destination: GuestPath,
-    /// Name of a model in the same policy.
+    /// Which of the two.
+    pub kind: SealedKind,
+    /// Name of such a one in the same policy.
     pub model: String,
+}
+
+/// What a sealed artifact is for. Both have one form and one space of names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SealedKind {
+    /// Weights.
+    Model,
+    /// What is learnt from.
+    Dataset,
+}
+
+impl SealedKind {
+    /// The policy's word for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Model => "model",
+            Self::Dataset => "dataset",
+        }
+    }
 }
 
 /// An empty memory file system in a container.

@@ -4,6 +4,7 @@ mod calls;
 mod container;
 mod from_file;
 mod network;
+mod output;
 mod rule;
 mod stdio;
 mod to_file;
@@ -16,10 +17,11 @@ use std::str::FromStr;
 
 pub use calls::{Call, Stats};
 pub use container::{
-    ContainerPolicy, MaskedPaths, Match, Memlock, ModelMount, Presence, Rlimits, Seccomp, Signals, Tmpfs, User,
-    UserPolicy, VolumePolicy,
+    ContainerPolicy, MaskedPaths, Match, Memlock, ModelMount, Presence, Rlimits, SealedKind, Seccomp, Signals, Tmpfs,
+    User, UserPolicy, VolumePolicy,
 };
 pub use network::{Destination, NetworkPolicy, Port, Protocol};
+pub use output::OutputPolicy;
 pub use rule::Rule;
 pub use stdio::{Output, Stdio};
 
@@ -42,6 +44,8 @@ pub struct Policy {
     registries: Vec<Registry>,
     containers: Vec<ContainerPolicy>,
     models: Vec<ModelPolicy>,
+    datasets: Vec<ModelPolicy>,
+    output: Option<OutputPolicy>,
 }
 
 impl Policy {
@@ -128,21 +132,42 @@ impl Policy {
         &self.models
     }
 
-    /// A model by its name. Present for every mount in this policy.
+    /// A model by its name.
     pub fn model(&self, name: &str) -> Option<&ModelPolicy> {
         self.models.iter().find(|model| model.name == name)
+    }
+
+    /// All datasets.
+    pub fn datasets(&self) -> &[ModelPolicy] {
+        &self.datasets
+    }
+
+    /// All models, then all datasets. No two have the same name.
+    pub fn sealed(&self) -> impl Iterator<Item = &ModelPolicy> + Clone {
+        self.models.iter().chain(&self.datasets)
+    }
+
+    /// A model or dataset by its name. Present for every mount in this policy.
+    pub fn sealed_as(&self, name: &str) -> Option<&ModelPolicy> {
+        self.sealed().find(|sealed| sealed.name == name)
+    }
+
+    /// What is kept of what a container writes.
+    pub fn output(&self) -> Option<&OutputPolicy> {
+        self.output.as_ref()
     }
 
     /// Every key that this policy names, each once, in order: what one attestation fetches.
     pub fn key_ids(&self) -> BTreeSet<&KeyId> {
         let images = self.containers.iter().flat_map(|container| &container.image_keys);
-        let models = self.models.iter().flat_map(|model| &model.keys);
-        images.chain(models).collect()
+        let sealed = self.sealed().flat_map(|sealed| &sealed.keys);
+        let output = self.output.iter().map(|output| &output.key);
+        images.chain(sealed).chain(output).collect()
     }
 
-    /// Plaintext bytes of all models together.
+    /// Plaintext bytes of all models and datasets together.
     pub fn model_bytes(&self) -> u64 {
-        self.models.iter().fold(0, |sum, model| sum.saturating_add(model.bytes))
+        self.sealed().fold(0, |sum, sealed| sum.saturating_add(sealed.bytes))
     }
 }
 
@@ -214,7 +239,7 @@ pub struct Mirror {
     pub ca: Option<CertificatePem>,
 }
 
-/// A sealed model.
+/// A sealed model or dataset.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ModelPolicy {
     /// The artifact's name, as bound into the sealing.

@@ -1,6 +1,7 @@
 //! The example of the documentation, and one policy for each rule that it breaks.
 
 mod models;
+mod outputs;
 mod pods;
 
 use super::*;

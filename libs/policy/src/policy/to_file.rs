@@ -1,15 +1,16 @@
 //! From the validated policy to its serialised form.
 
 use super::{
-    ContainerPolicy, Destination, Kbs, MaskedPaths, Match, Memlock, Mirror, ModelPolicy, NetworkPolicy, Output,
-    PodPolicy, Policy, Presence, Protocol, Registry, Rlimits, Rule, Seccomp, Signals, Stats, UserPolicy, VolumePolicy,
+    ContainerPolicy, Destination, Kbs, MaskedPaths, Match, Memlock, Mirror, ModelMount, ModelPolicy, NetworkPolicy,
+    Output, OutputPolicy, PodPolicy, Policy, Presence, Protocol, Registry, Rlimits, Rule, SealedKind, Seccomp, Signals,
+    Stats, UserPolicy, VolumePolicy,
 };
 use crate::POLICY_VERSION;
 use crate::choice::{ANY, Choice};
 use crate::file::{
     ContainerFile, EgressFile, KbsFile, MaskedPathsFile, MatchFile, MirrorFile, ModelFile, MountFile, NetworkFile,
-    PodFile, PolicyFile, PresenceFile, ProvenanceFile, RegistryFile, RlimitsFile, SeccompFile, StatsFile, StdioFile,
-    StreamFile, TmpfsFile, UserFile, VolumeFile, VolumesFile,
+    OutputFile, PodFile, PolicyFile, PresenceFile, ProvenanceFile, RegistryFile, RlimitsFile, SeccompFile, StatsFile,
+    StdioFile, StreamFile, TmpfsFile, UserFile, VolumeFile, VolumesFile,
 };
 use crate::provenance::Provenance;
 
@@ -29,6 +30,8 @@ pub(super) fn policy(policy: &Policy) -> PolicyFile {
         registry: policy.registries.iter().map(registry).collect(),
         container: policy.containers.iter().map(container).collect(),
         model: policy.models.iter().map(model).collect(),
+        dataset: policy.datasets.iter().map(model).collect(),
+        output: policy.output.as_ref().map(output),
     }
 }
 
@@ -154,14 +157,7 @@ fn container(container: &ContainerPolicy) -> ContainerFile {
             Rule::Any => VolumesFile::Any,
             Rule::Only(_) => VolumesFile::Named,
         },
-        mount: container
-            .mounts
-            .iter()
-            .map(|mount| MountFile {
-                destination: mount.destination.to_string(),
-                model: mount.model.clone(),
-            })
-            .collect(),
+        mount: container.mounts.iter().map(mount).collect(),
         tmpfs: container
             .tmpfs
             .iter()
@@ -171,6 +167,27 @@ fn container(container: &ContainerPolicy) -> ContainerFile {
             })
             .collect(),
         volume: container.volumes.only().into_iter().flatten().map(volume).collect(),
+    }
+}
+
+fn mount(mount: &ModelMount) -> MountFile {
+    let name = |kind| (mount.kind == kind).then(|| mount.model.clone());
+    MountFile {
+        destination: mount.destination.to_string(),
+        model: name(SealedKind::Model),
+        dataset: name(SealedKind::Dataset),
+    }
+}
+
+fn output(output: &OutputPolicy) -> OutputFile {
+    OutputFile {
+        container: output.container.clone(),
+        destination: output.destination.to_string(),
+        name: output.name.clone(),
+        version: output.version,
+        repository: format!("{}/{}", output.registry, output.repository),
+        key: output.key.to_string(),
+        max_bytes: output.max_bytes,
     }
 }
 

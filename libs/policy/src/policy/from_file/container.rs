@@ -18,10 +18,12 @@ use crate::policy::{
     Signals, Stdio, User, UserPolicy,
 };
 
+/// `sealed`: models and datasets; `output`: where the policy's output is in this container.
 pub(super) fn container(
     file: ContainerFile,
     registries: &[Registry],
-    models: &[ModelPolicy],
+    sealed: (&[ModelPolicy], &[ModelPolicy]),
+    output: Option<&str>,
 ) -> Checked<ContainerPolicy> {
     let place = Place::new(format!("container {:?}", file.name));
     if !is_container_name(&file.name) {
@@ -49,7 +51,12 @@ pub(super) fn container(
         .collect::<Checked<_>>()?;
     let args = lines_or_any(&place, "args", &file.args, |list| arguments(&place.with("args"), list))?;
     let exec = lines_or_any(&place, "exec", &file.exec, |lists| commands(&place, lists))?;
-    let Mounts { mounts, tmpfs, volumes } = mounts::mounts(&place, &file, models)?;
+    let Mounts {
+        mounts,
+        tmpfs,
+        volumes,
+        output,
+    } = mounts::mounts(&place, &file, sealed, output)?;
     Ok(ContainerPolicy {
         matching: match file.matching {
             MatchFile::Name => Match::Name,
@@ -103,6 +110,7 @@ pub(super) fn container(
         volumes,
         mounts,
         tmpfs,
+        output,
         name: file.name,
         env: file.env,
     })

@@ -4,11 +4,12 @@ mod container;
 mod mounts;
 mod network;
 mod order;
+mod output;
 
 use std::collections::{BTreeSet, HashSet};
 use std::str::FromStr;
 
-use super::{Kbs, Mirror, ModelPolicy, PodPolicy, Policy, Registry, Rule, Stats};
+use super::{Kbs, Mirror, ModelPolicy, PodPolicy, Policy, Registry, Rule, SealedKind, Stats};
 use crate::POLICY_VERSION;
 use crate::choice::{ANY, Choice};
 use crate::error::{Place, PolicyError};
@@ -28,25 +29,40 @@ pub(super) fn policy(file: PolicyFile) -> Checked<Policy> {
     count(&document.with("registry"), file.registry.len(), 0, MAX_TABLES)?;
     count(&document.with("container"), file.container.len(), 1, MAX_TABLES)?;
     count(&document.with("model"), file.model.len(), 0, MAX_TABLES)?;
+    count(&document.with("dataset"), file.dataset.len(), 0, MAX_TABLES)?;
 
     let kbs = file.kbs.map(kbs).transpose()?;
     let pod = pod(&file.pod)?;
     let network = network::network(&file.network)?;
     let registries = file.registry.into_iter().map(registry).collect::<Checked<Vec<_>>>()?;
     unique("registry", registries.iter().map(|registry| registry.name.as_str()))?;
-    let models = file
-        .model
-        .into_iter()
-        .map(|file| model(file, &registries))
-        .collect::<Checked<Vec<_>>>()?;
+    let sealed = |kind: SealedKind, files: Vec<ModelFile>| {
+        let files = files.into_iter();
+        files
+            .map(|file| model(kind, file, &registries))
+            .collect::<Checked<Vec<_>>>()
+    };
+    let models = sealed(SealedKind::Model, file.model)?;
+    let datasets = sealed(SealedKind::Dataset, file.dataset)?;
     unique("model", models.iter().map(|model| model.name.as_str()))?;
+    unique(
+        "model or dataset",
+        models.iter().chain(&datasets).map(|one| one.name.as_str()),
+    )?;
     let containers = file
         .container
         .into_iter()
-        .map(|file| container::container(file, &registries, &models))
+        .map(|container| {
+            let output = output::of_container(file.output.as_ref(), &container.name).map(str::to_owned);
+            container::container(container, &registries, (&models, &datasets), output.as_deref())
+        })
         .collect::<Checked<Vec<_>>>()?;
     unique("container", containers.iter().map(|container| container.name.as_str()))?;
     order::check(&containers)?;
+    let sealed = models.iter().chain(&datasets);
+    let output = file
+        .output
+        .map(|file| output::output(file, &registries, sealed, &containers));
     let policy = Policy {
         revision,
         kbs,
@@ -54,7 +70,9 @@ pub(super) fn policy(file: PolicyFile) -> Checked<Policy> {
         network,
         registries,
         containers,
+        output: output.transpose()?,
         models,
+        datasets,
     };
     match (&policy.kbs, policy.key_ids().first()) {
         (None, Some(key)) => Err(PolicyError::NoBroker { key: key.to_string() }),
@@ -166,11 +184,11 @@ fn mirror(place: Place, file: MirrorFile) -> Checked<Mirror> {
     Ok(Mirror { endpoint, ca })
 }
 
-fn model(file: ModelFile, registries: &[Registry]) -> Checked<ModelPolicy> {
-    let place = Place::new(format!("model {:?}", file.name));
+fn model(kind: SealedKind, file: ModelFile, registries: &[Registry]) -> Checked<ModelPolicy> {
+    let place = Place::new(format!("{} {:?}", kind.as_str(), file.name));
     if !is_repository(&file.name) {
         let error = NameError::new(
-            "model",
+            kind.as_str(),
             &file.name,
             "must be lower-case parts of a-z 0-9 . _ - joined by /",
         );

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use super::{Checked, MAX_TABLES, count, name, range};
+use super::{Checked, MAX_TABLES, count, name, output, range};
 use crate::check::{DEFAULT_MOUNTS, reserved_for_volumes};
 use crate::error::{Place, PolicyError};
-use crate::file::{ContainerFile, VolumeFile, VolumesFile};
+use crate::file::{ContainerFile, MountFile, VolumeFile, VolumesFile};
 use crate::names::{GuestPath, Sha256Digest};
-use crate::policy::{ModelMount, ModelPolicy, Rule, Tmpfs, VolumePolicy};
+use crate::policy::{ModelMount, ModelPolicy, Rule, SealedKind, Tmpfs, VolumePolicy};
 use crate::volume::VolumeKind;
 
 /// Everything that is mounted.
@@ -15,10 +15,16 @@ pub(super) struct Mounts {
     pub(super) mounts: Vec<ModelMount>,
     pub(super) tmpfs: Vec<Tmpfs>,
     pub(super) volumes: Rule<Vec<VolumePolicy>>,
+    pub(super) output: Option<GuestPath>,
 }
 
 /// Mount points: none twice, none inside another, none over what the agent itself mounts.
-pub(super) fn mounts(place: &Place, file: &ContainerFile, models: &[ModelPolicy]) -> Checked<Mounts> {
+pub(super) fn mounts(
+    place: &Place,
+    file: &ContainerFile,
+    sealed: (&[ModelPolicy], &[ModelPolicy]),
+    output: Option<&str>,
+) -> Checked<Mounts> {
     count(&place.with("mount"), file.mount.len(), 0, MAX_TABLES)?;
     count(&place.with("tmpfs"), file.tmpfs.len(), 0, MAX_TABLES)?;
     let mut taken = Vec::new();
@@ -26,16 +32,11 @@ pub(super) fn mounts(place: &Place, file: &ContainerFile, models: &[ModelPolicy]
     for (index, mount) in file.mount.iter().enumerate() {
         let place = place.at("mount", index);
         let destination = destination(&place, &mount.destination, &mut taken)?;
-        if !models.iter().any(|model| model.name == mount.model) {
-            return Err(PolicyError::Dangling {
-                place,
-                what: "model",
-                name: mount.model.clone(),
-            });
-        }
+        let (kind, model) = source(&place, mount, sealed)?;
         mounts.push(ModelMount {
             destination,
-            model: mount.model.clone(),
+            kind,
+            model,
         });
     }
     let mut tmpfs = Vec::new();
@@ -62,7 +63,38 @@ pub(super) fn mounts(place: &Place, file: &ContainerFile, models: &[ModelPolicy]
             Rule::Only(list.iter().enumerate().map(one).collect::<Checked<_>>()?)
         }
     };
-    Ok(Mounts { mounts, tmpfs, volumes })
+    Ok(Mounts {
+        mounts,
+        tmpfs,
+        volumes,
+        output: output::destination(output, |place, text| destination(place, text, &mut taken))?,
+    })
+}
+
+/// One of a model and a dataset, and it is there.
+fn source(
+    place: &Place,
+    file: &MountFile,
+    (models, datasets): (&[ModelPolicy], &[ModelPolicy]),
+) -> Checked<(SealedKind, String)> {
+    let (kind, name, known) = match (&file.model, &file.dataset) {
+        (Some(model), None) => (SealedKind::Model, model, models),
+        (None, Some(dataset)) => (SealedKind::Dataset, dataset, datasets),
+        _ => {
+            return Err(PolicyError::Text {
+                place: place.clone(),
+                rule: "a mount is of either a model or a dataset: name one",
+            });
+        }
+    };
+    if known.iter().any(|known| known.name == *name) {
+        return Ok((kind, name.clone()));
+    }
+    Err(PolicyError::Dangling {
+        place: place.clone(),
+        what: kind.as_str(),
+        name: name.clone(),
+    })
 }
 
 fn volume(place: &Place, file: &VolumeFile, taken: &mut Vec<GuestPath>) -> Checked<VolumePolicy> {
