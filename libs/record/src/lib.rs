@@ -1,4 +1,5 @@
 //! The record that a guest makes of its boot: what it runs, on what, and who released which keys to it; signed, and checked offline.
+//! And of a run: what a job read and what it left, signed with the same key ([`SignedRun`]).
 //!
 //! ```text
 //!  record ──Ed25519 signature──▶ the guest's record key ──commitment──▶ its TEE key ──report_data──▶ evidence ──▶ vendor's root
@@ -18,6 +19,7 @@ mod canonical;
 mod evidence;
 mod key;
 mod record;
+mod run;
 mod signed;
 #[cfg(feature = "verify")]
 mod verify;
@@ -30,6 +32,9 @@ pub use record::{
     BootRecord, BrokerRecord, ImageRecord, InitdataRecord, KeyRecord, ModelFileRecord, ModelRecord, PolicyRecord, Tee,
     TimeRecord, TokenRecord, VERSION,
 };
+pub use run::{
+    InputRecord, OutputFileRecord, OutputRecord, RUN_MEDIA_TYPE, RUN_VERSION, RunRecord, RunTime, SignedRun,
+};
 pub use signed::{BindingText, MAX_TEXT, ParseError, SignedRecord};
 #[cfg(feature = "verify")]
-pub use verify::{Checked, Expectations, Refusal, TdxTrust, Trust, check};
+pub use verify::{Checked, Expectations, Refusal, TdxTrust, Trust, check, check_run};

@@ -34,7 +34,7 @@ pub struct BootRecord {
     pub policy: Option<PolicyRecord>,
     /// Images that were pulled, verified and unpacked, by container.
     pub images: Vec<ImageRecord>,
-    /// Models that were pulled, opened and locked.
+    /// Models and datasets that were pulled, opened and locked.
     pub models: Vec<ModelRecord>,
     /// Who released keys, and which.
     pub broker: BrokerRecord,

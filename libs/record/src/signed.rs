@@ -138,6 +138,9 @@ pub enum ParseError {
     /// Blanks, another order, or another way to write something: it was written anew by somebody.
     #[error("the boot record is not in canonical form: hand on the text as the guest gave it")]
     NotCanonical,
+    /// A run's record, beside the record of another boot than its own.
+    #[error("the run is not one of the boot whose record stands beside it")]
+    OtherBoot,
     /// Changed, or signed by nobody.
     #[error("the signature of the boot record is not right")]
     Signature,
@@ -151,4 +154,4 @@ fn statement(record: &BootRecord) -> Result<Vec<u8>, CanonicalError> {
 const TAG: &[u8] = b"cella boot record 1\n";
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -17,9 +17,11 @@ use crate::signed::SignedRecord;
 mod contents;
 mod expected;
 mod refusal;
+mod run;
 
 pub use expected::Expectations;
 pub use refusal::Refusal;
+pub use run::check_run;
 
 /// Whom the checker believes about platforms.
 #[derive(Debug)]

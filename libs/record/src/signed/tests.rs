@@ -56,7 +56,10 @@ pub(crate) fn record(key: &RecordKey) -> BootRecord {
 }
 
 fn signed() -> SignedRecord {
-    let key = RecordKey::generate().unwrap();
+    signed_by(&RecordKey::generate().unwrap())
+}
+
+pub(crate) fn signed_by(key: &RecordKey) -> SignedRecord {
     let binding = BindingText {
         nonce: "AAECAw==".into(),
         tee_key: cella_kbs_client::TeeKey::generate().unwrap().public(),
@@ -66,7 +69,7 @@ fn signed() -> SignedRecord {
         report: Base64(vec![1; 1184]),
         certificates: vec![Base64(vec![2; 10])],
     });
-    SignedRecord::sign(record(&key), &key, binding, evidence).unwrap()
+    SignedRecord::sign(record(key), key, binding, evidence).unwrap()
 }
 
 #[test]

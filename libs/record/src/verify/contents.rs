@@ -71,12 +71,12 @@ fn policy_models(policy: &Policy) -> BTreeSet<(String, u64, String, u64)> {
             model.bytes,
         )
     };
-    policy.models().iter().map(facts).collect()
+    policy.sealed().map(facts).collect()
 }
 
 /// Where the policy asks for a digest the record has one, where it pins one it is that, and nowhere else is there any.
 fn digests_agree(record: &BootRecord, policy: &Policy) -> bool {
-    policy.models().iter().all(|model| {
+    policy.sealed().all(|model| {
         let mut found = record.models.iter().filter(|found| found.name == model.name);
         let Some(found) = found.next() else { return false };
         let (whole, files) = (found.digest.as_deref(), || {

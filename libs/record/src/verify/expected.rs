@@ -83,6 +83,6 @@ impl Expectations<'_> {
 }
 
 /// The digest behind a reference.
-fn digest_of(reference: &str) -> Option<&str> {
+pub(super) fn digest_of(reference: &str) -> Option<&str> {
     reference.split_once('@').map(|(_, digest)| digest)
 }

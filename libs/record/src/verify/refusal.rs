@@ -76,6 +76,18 @@ pub enum Refusal {
     /// The document is the guest's, and no policy.
     #[error("the initdata document holds no policy")]
     NoPolicy(#[source] InitdataError),
+    /// An output that is expected and was not pushed.
+    #[error("no output of the run has the digest {wanted}")]
+    Output {
+        /// What was asked for.
+        wanted: String,
+    },
+    /// The run's record says something that its boot's does not.
+    #[error("the run's {what} are not those of its boot")]
+    NotTheBoots {
+        /// The member.
+        what: &'static str,
+    },
     /// The guest says that it runs something else than its policy names.
     #[error("the record's {what} are not those of its policy")]
     NotThePolicys {
