@@ -89,11 +89,17 @@ pub fn verify(device: &[u8], evidence: Arc<dyn EvidenceSource>) -> Result<BootIn
 /// Refuses a policy whose models cannot fit, before anything is fetched.
 fn check_memory(policy: &Policy, meminfo: &str) -> Result<(), BootError> {
     let total = total_memory(meminfo).ok_or(BootError::MemoryUnknown)?;
-    let models = policy.model_bytes();
+    let output = policy.output().map_or(0, |output| output.max_bytes);
+    let models = policy.model_bytes().saturating_add(output);
     if models.saturating_add(RESERVE) <= total {
         return Ok(());
     }
-    let names: Vec<&str> = policy.models().iter().map(|model| model.name.as_str()).collect();
+    let outputs = policy.output().map(|output| output.name.as_str());
+    let names: Vec<&str> = policy
+        .sealed()
+        .map(|sealed| sealed.name.as_str())
+        .chain(outputs)
+        .collect();
     Err(BootError::ModelsTooLarge {
         names: names.join(", "),
         models,

@@ -25,6 +25,8 @@ pub enum StageName {
     Model,
     /// Launching one container.
     Start,
+    /// Sealing and pushing what a job has left.
+    Output,
 }
 
 impl StageName {
@@ -37,6 +39,7 @@ impl StageName {
             Self::Image => "image",
             Self::Model => "model",
             Self::Start => "start",
+            Self::Output => "output",
         }
     }
 }

@@ -81,7 +81,9 @@ enum Command {
     Trace(trace::TraceArgs),
     /// Fetch the signed record of a guest's boot.
     Record(record::RecordArgs),
-    /// Check a guest's boot record: signature, evidence, and what is expected of it. Needs no network.
+    /// Fetch the signed record of a job's run from the registry that its output was pushed to.
+    RunRecord(record::RunRecordArgs),
+    /// Check a guest's record of its boot or of a run: signature, evidence, and what is expected of it. Needs no network.
     VerifyRecord(Box<record::VerifyRecordArgs>),
     /// Check whether this node can run pods, and say what to do.
     Doctor(doctor::DoctorArgs),
@@ -125,6 +127,7 @@ async fn run(command: Command) -> anyhow::Result<String> {
         Command::Status(args) => Ok(status::run(&args).await?),
         Command::Trace(args) => Ok(trace::run(&args).await?),
         Command::Record(args) => Ok(record::fetch(&args).await?),
+        Command::RunRecord(args) => Ok(record::pull(&args).await?),
         Command::VerifyRecord(args) => Ok(record::verify(&args)?),
         Command::Doctor(args) => Ok(doctor::run(&args)?),
         Command::Install(args) => Ok(install::install(&args)?),

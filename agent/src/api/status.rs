@@ -52,6 +52,11 @@ pub(super) fn response(
             .flatten()
             .unwrap_or_default()
             .into_bytes();
+        response.run_record = wants_record
+            .then(|| workload.run_record())
+            .flatten()
+            .unwrap_or_default()
+            .into_bytes();
     }
     response
 }

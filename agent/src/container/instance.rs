@@ -1,6 +1,7 @@
 //! One container: its first process, the further ones in it, and what they share.
 
 mod launch;
+mod output;
 
 use std::{
     collections::BTreeMap,
@@ -30,6 +31,7 @@ use crate::{
     network::NetworkPlan,
     volume::LastWords,
 };
+use output::GiveUp;
 
 /// One container.
 pub(super) struct Instance {
@@ -50,6 +52,10 @@ pub(super) struct Instance {
     image_user: OnceLock<String>,
     cgroup: Option<Cgroup>,
     standing: Standing,
+    /// For the push of its output.
+    give_up: GiveUp,
+    /// Why its output was not kept.
+    reason: Mutex<Option<String>>,
     first: Arc<Process>,
     execs: Mutex<BTreeMap<ExecId, Arc<Exec>>>,
 }
@@ -122,6 +128,8 @@ impl Instance {
         let instance = Self {
             first: Arc::new(Process::new(Arc::clone(&setting), first, pipes)),
             standing: Standing::new(&policy.name, &setting.ingress),
+            give_up: GiveUp::default(),
+            reason: Mutex::default(),
             setting,
             id,
             policy: policy.clone(),
@@ -207,7 +215,8 @@ impl Instance {
     ) -> Result<u32, ContainerError> {
         self.standing.check_start().map_err(ContainerError::Denied)?;
         let beginning = self.first.begin()?;
-        match self.launch(beginning, supply, &network).await {
+        let killed = self.give_up.arm();
+        match self.launch(beginning, &*supply, &network).await {
             Ok(launched) => {
                 let pid = launched.pid;
                 info!(self.setting.log, "container started"; "container" => %self.policy.name, "pid" => pid);
@@ -217,12 +226,12 @@ impl Instance {
                 let instance = Arc::clone(&self);
                 // Before anybody can hear of its end.
                 self.standing.started();
-                Ok(self.first.run(launched, move |exit| {
+                Ok(self.first.run(launched, move |exit| async move {
+                    let ended = instance.ended(exit, &*supply, killed).await;
                     info!(instance.setting.log, "container ended";
-                        "container" => %instance.policy.name, "status" => exit.status);
-                    instance.standing.ended(exit.status);
-                    instance.end_rest();
-                    instance.oom_kills() > 0
+                        "container" => %instance.policy.name, "status" => ended.exit.status);
+                    instance.standing.ended(ended.exit.status);
+                    ended
                 }))
             }
             Err(error) => {
@@ -243,7 +252,12 @@ impl Instance {
         match self.launch_exec(&exec.admitted, process, beginning).await {
             Ok(launched) => {
                 let instance = Arc::clone(&self);
-                Ok(process.run(launched, move |_| instance.oom_kills() > kills))
+                Ok(process.run(launched, move |exit| async move {
+                    Ended {
+                        exit,
+                        out_of_memory: instance.oom_kills() > kills,
+                    }
+                }))
             }
             Err(error) => {
                 warn!(self.setting.log, "process not started"; "process" => %process.id(), "error" => %error);
@@ -257,6 +271,9 @@ impl Instance {
     pub(super) fn signal(&self, exec: Option<&ExecId>, number: u32, all: bool) -> Result<(), ContainerError> {
         check_signal(&self.policy, number).map_err(ContainerError::Denied)?;
         let process = self.process(exec)?;
+        if exec.is_none() && number == KILL {
+            self.give_up.now();
+        }
         match (&self.cgroup, i32::try_from(number)) {
             (Some(cgroup), Ok(number)) if all && exec.is_none() && process.pid().is_some() => {
                 cgroup.signal(number).map_err(ContainerError::Cgroup)
@@ -267,6 +284,7 @@ impl Instance {
 
     /// Ends it whatever it is doing; the policy is not asked.
     pub(super) fn kill(&self) {
+        self.give_up.now();
         self.first.kill();
         if self.first.pid().is_some() {
             self.end_rest();
@@ -359,8 +377,11 @@ impl Instance {
         }
     }
 
-    /// What its programs have left to be told, where the policy lets anything out.
+    /// Why its output was not kept, or what its programs have left to be told, where the policy lets anything out.
     pub(super) fn last_words(&self) -> Vec<u8> {
+        if let Some(reason) = self.reason.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
+            return reason.clone().into_bytes();
+        }
         match &self.last_words {
             Some(words) if self.policy.stdio.tells_last_words() => words.read(),
             _ => Vec::new(),
@@ -417,6 +438,9 @@ impl Instance {
         self.execs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+/// SIGKILL.
+const KILL: u32 = 9;
 
 /// Processes of ExecProcess in one container that are not deleted yet.
 const MAX_EXECS: usize = 512;

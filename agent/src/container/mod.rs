@@ -9,7 +9,7 @@
 //! ```
 //! A container's first process and each further one (exec) go through the same states. An exec can be made and started
 //! while the first process runs, ends with it at the latest, and is killed by nothing before its start. Each process's
-//! state has one lock; what waits (pulls, launch, exit) runs in a task of its own, so that a host that drops its
+//! state has one lock; what waits (pulls, launch, exit, the push of an output) runs in a task of its own, so that a host that drops its
 //! connection cannot leave a process between two states. A process whose start failed is stopped with status 255. Of
 //! several deletes at once one succeeds, so that none takes away what was made under the same id in the meantime.
 
@@ -38,6 +38,7 @@ use cella_policy::{
     check::{Admission, AdmittedProcess},
 };
 use slog::Logger;
+use tokio::sync::oneshot;
 
 pub use cgroup::{CgroupError, CgroupRoot, CpuUse, IoUse, LimitError, Limits, Machine, MemoryUse, NetworkUse, Stats};
 pub use error::ContainerError;
@@ -53,19 +54,28 @@ use crate::{
     reaper::{Exit, Reaper},
     stage::StageLog,
     stream::Streams,
-    workload::{ModelMount, Rootfs, Workload, WorkloadError},
+    workload::{ModelMount, OutputEnd, OutputMount, Rootfs, Workload, WorkloadError},
 };
 use cgroup::Cgroup;
 use instance::Instance;
 use pipes::Outlet;
 
-/// Where a container's root and models come from.
+/// Where a container's root and models come from, and where its output goes.
 #[async_trait]
 pub trait Supply: Send + Sync {
     /// Waits for the verified image of a container that the policy names.
     async fn image(&self, container: &str) -> Result<Rootfs, WorkloadError>;
     /// Waits for the verified models of such a container.
     async fn models(&self, container: &str) -> Result<Vec<ModelMount>, WorkloadError>;
+    /// An empty folder for what such a container leaves, if the policy keeps that.
+    async fn output(&self, _container: &str) -> Result<Option<OutputMount>, WorkloadError> {
+        Ok(None)
+    }
+    /// Such a container has ended with `status`, and nothing of it is alive: keeps what it has left, where that is to be kept, unless
+    /// `killed` is told meanwhile. `refused`: the status that the host is told where it could not be kept.
+    async fn finish(&self, _container: &str, _status: u32, _refused: u32, _killed: oneshot::Receiver<()>) -> OutputEnd {
+        OutputEnd::None
+    }
 }
 
 #[async_trait]
@@ -76,6 +86,14 @@ impl Supply for Workload {
 
     async fn models(&self, container: &str) -> Result<Vec<ModelMount>, WorkloadError> {
         Workload::models(self, container).await
+    }
+
+    async fn output(&self, container: &str) -> Result<Option<OutputMount>, WorkloadError> {
+        Workload::output(self, container).await
+    }
+
+    async fn finish(&self, container: &str, status: u32, refused: u32, killed: oneshot::Receiver<()>) -> OutputEnd {
+        Workload::finish(self, container, status, refused, killed).await
     }
 }
 

@@ -116,8 +116,12 @@ impl Process {
         }
     }
 
-    /// From starting to running; `last` is asked, when the process has ended, whether memory was wanting.
-    pub(super) fn run(self: &Arc<Self>, launched: Launched, last: impl FnOnce(Exit) -> bool + Send + 'static) -> u32 {
+    /// From starting to running; when the process has ended, `last` does what is to be done before anybody hears of it, and says what
+    /// they hear. It counts as running until then.
+    pub(super) fn run<F>(self: &Arc<Self>, launched: Launched, last: impl FnOnce(Exit) -> F + Send + 'static) -> u32
+    where
+        F: Future<Output = Ended> + Send + 'static,
+    {
         let Launched {
             pid,
             exit,
@@ -139,8 +143,8 @@ impl Process {
         tokio::spawn(async move {
             let mut exit = exit;
             let exit = exit.wait().await;
-            let out_of_memory = last(exit);
-            process.stop(Ended { exit, out_of_memory });
+            let ended = last(exit).await;
+            process.stop(ended);
         });
         pid
     }

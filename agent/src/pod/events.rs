@@ -42,6 +42,8 @@ pub enum EventKind {
     Ingress,
     /// A program has printed something that the host may not read.
     Output(Amount),
+    /// What a job has left was pushed, or could not be.
+    Artifact,
 }
 
 /// About how much was printed on a stream since its start.
@@ -81,6 +83,7 @@ impl EventKind {
             Self::Denied => "denied",
             Self::Ingress => "ingress",
             Self::Output(_) => "output",
+            Self::Artifact => "artifact",
         }
     }
 }

@@ -165,6 +165,24 @@ pub enum WorkloadError {
         /// Bytes that could be given to it.
         free: u64,
     },
+    /// What a job may leave does not fit.
+    #[error("output {output} may take {} MB, the guest has {} MB free", megabytes_up(*needs), megabytes(*free))]
+    OutputMemory {
+        /// The output.
+        output: String,
+        /// Bytes that it may take, rounded up to whole pages.
+        needs: u64,
+        /// Bytes that could be given to it.
+        free: u64,
+    },
+    /// The container's output was pushed: there is no key any more for another one.
+    #[error("output {output} was pushed already, as {reference}: a guest pushes one")]
+    OutputPushed {
+        /// The output.
+        output: String,
+        /// The artifact.
+        reference: String,
+    },
     /// The guest itself failed.
     #[error("the guest failed at {doing}: {cause}")]
     Internal {
@@ -182,7 +200,7 @@ impl WorkloadError {
     /// Who has to act.
     pub fn blame(&self) -> Blame {
         match self {
-            Self::UnknownContainer { .. } => Blame::Policy,
+            Self::UnknownContainer { .. } | Self::OutputPushed { .. } => Blame::Policy,
             Self::KeyRefused { .. } | Self::EvidenceRefused { .. } => Blame::Refused,
             Self::KeyMissing { .. } | Self::KeyLength { .. } | Self::Broker { .. } => Blame::Broker,
             Self::Evidence { .. } => Blame::Host,
@@ -192,7 +210,10 @@ impl WorkloadError {
             | Self::Segment { .. }
             | Self::Provenance { .. }
             | Self::File { .. } => Blame::Content,
-            Self::ModelMemory { .. } | Self::ModelMemoryGone { .. } | Self::ImageMemory { .. } => Blame::Memory,
+            Self::ModelMemory { .. }
+            | Self::ModelMemoryGone { .. }
+            | Self::ImageMemory { .. }
+            | Self::OutputMemory { .. } => Blame::Memory,
             Self::Internal { .. } | Self::ShutDown => Blame::Internal,
         }
     }
@@ -234,6 +255,8 @@ pub enum Subject {
     Image(String),
     /// A model: its name in the policy.
     Model(String),
+    /// What a job leaves: its name and version in the policy.
+    Output(String),
 }
 
 impl fmt::Display for Subject {
@@ -241,6 +264,7 @@ impl fmt::Display for Subject {
         match self {
             Self::Image(name) => write!(f, "image {name}"),
             Self::Model(name) => write!(f, "model {name}"),
+            Self::Output(name) => write!(f, "output {name}"),
         }
     }
 }

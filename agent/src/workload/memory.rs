@@ -3,7 +3,7 @@
 
 use std::io;
 
-use cella_policy::ModelPolicy;
+use cella_policy::{ModelPolicy, OutputPolicy};
 
 use super::{error::WorkloadError, model::HUGE_PAGE, proc};
 
@@ -20,8 +20,19 @@ pub(crate) struct MemoryPlan {
 }
 
 impl MemoryPlan {
-    /// Divides `free` bytes. Refuses the first model that does not fit behind those before it.
-    pub(crate) fn new<'m>(models: impl IntoIterator<Item = &'m ModelPolicy>, free: u64) -> Result<Self, WorkloadError> {
+    /// Divides `free` bytes. What a job may leave is kept free for it, whole. Refuses the first model that does not fit behind those before
+    /// it.
+    pub(crate) fn new<'m>(
+        models: impl IntoIterator<Item = &'m ModelPolicy>,
+        output: Option<&OutputPolicy>,
+        free: u64,
+    ) -> Result<Self, WorkloadError> {
+        let kept = output.map_or(0, |output| rounded(output.max_bytes));
+        let free = free.checked_sub(kept).ok_or_else(|| WorkloadError::OutputMemory {
+            output: output.map(ToString::to_string).unwrap_or_default(),
+            needs: kept,
+            free,
+        })?;
         let mut left = free;
         for model in models {
             let needs = rounded(model.bytes);
@@ -64,7 +75,7 @@ mod tests {
     #[test]
     fn images_get_what_whole_pages_of_models_leave() {
         let models = [model("models/a", 1), model("models/b", 3 << 20)];
-        let plan = MemoryPlan::new(&models, 100 << 20).unwrap();
+        let plan = MemoryPlan::new(&models, None, 100 << 20).unwrap();
         assert_eq!(
             plan,
             MemoryPlan {
@@ -77,7 +88,7 @@ mod tests {
     #[test]
     fn the_model_that_does_not_fit_is_named_with_both_sizes() {
         let models = [model("models/a", 300_000_000), model("models/demo", 1_077_040_288)];
-        let error = MemoryPlan::new(&models, 700_000_000).unwrap_err();
+        let error = MemoryPlan::new(&models, None, 700_000_000).unwrap_err();
         let needs = rounded(1_077_040_288);
         let left = 700_000_000 - rounded(300_000_000);
         assert!(
@@ -87,6 +98,6 @@ mod tests {
             error.to_string(),
             "model models/demo needs 1078 MB, the guest has 398 MB free"
         );
-        assert!(MemoryPlan::new(&[model("models/huge", u64::MAX)], u64::MAX - 1).is_err());
+        assert!(MemoryPlan::new(&[model("models/huge", u64::MAX)], None, u64::MAX - 1).is_err());
     }
 }

@@ -10,7 +10,8 @@
 //! bytes come from peers that are not trusted: they are bounded and authenticated before they are used, and whatever
 //! fails leaves no file, no plaintext and no key behind.
 //!
-//! One task owns all of it (`supervisor`); callers wait for its outcomes.
+//! One task owns all of it (`supervisor`); callers wait for its outcomes. What a job leaves is another matter (`output`): it begins when all
+//! of this is there.
 
 mod error;
 mod image;
@@ -18,6 +19,7 @@ mod keys;
 mod memory;
 mod model;
 mod outcome;
+mod output;
 mod proc;
 mod record;
 mod registries;
@@ -41,10 +43,14 @@ use tokio::{sync::oneshot, task::JoinHandle};
 pub use error::{Blame, Cause, FileFault, LayerFault, Subject, WorkloadError};
 pub use image::Rootfs;
 pub use model::ModelMount;
+pub use output::{OutputEnd, OutputError, OutputMount};
+
+pub(crate) use output::one_line;
 
 use self::{
     model::LoadedModel,
     outcome::Outcome,
+    output::Desk,
     supervisor::{Facts, Supervisor},
 };
 use crate::{boot::BootInfo, stage::StageLog};
@@ -65,6 +71,7 @@ struct Shared {
     /// By name.
     models: BTreeMap<String, Outcome<Arc<LoadedModel>>>,
     facts: Facts,
+    output: Option<Arc<Desk>>,
     /// The supervisor and what stops it, until [`Workload::wipe`] does.
     task: Mutex<Option<(oneshot::Sender<()>, JoinHandle<()>)>>,
 }
@@ -80,7 +87,15 @@ impl Workload {
     /// [`Workload::start`] with the memory file systems below `root`.
     fn start_in(root: &Path, init: Arc<BootInfo>, stages: StageLog, log: Logger) -> Self {
         let facts = Facts::default();
-        let supervisor = Supervisor::new(root, Arc::clone(&init), stages, facts.clone(), log);
+        let output = Desk::of(
+            &init,
+            &root.join("output"),
+            facts.recorded.clone(),
+            stages.clone(),
+            &log,
+        );
+        let supervisor =
+            Supervisor::new(root, Arc::clone(&init), stages, facts.clone(), log).with_output(output.clone());
         let (images, models) = supervisor.outcomes();
         let (stop, stopped) = oneshot::channel();
         let task = Mutex::new(Some((stop, tokio::spawn(supervisor.run(stopped)))));
@@ -90,6 +105,7 @@ impl Workload {
                 images,
                 models,
                 facts,
+                output,
                 task,
             }),
         }
@@ -138,6 +154,33 @@ impl Workload {
         Ok(mounts)
     }
 
+    /// An empty folder for what `container` leaves, if the policy keeps that, as soon as there is the key to seal it with.
+    ///
+    /// # Errors
+    /// Why nothing that is left there could be kept.
+    pub async fn output(&self, container: &str) -> Result<Option<OutputMount>, WorkloadError> {
+        match self.desk(container) {
+            Some(desk) => desk.folder().await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// `container` has ended with `status`, and nothing of it is alive. Seals and pushes its output, if it has one and that is 0, unless
+    /// `killed` is told meanwhile. `refused`: the status for the record of a run whose output could not be kept.
+    pub async fn finish(&self, container: &str, status: u32, refused: u32, killed: oneshot::Receiver<()>) -> OutputEnd {
+        match self.desk(container) {
+            Some(desk) => desk.finish(status, refused, killed).await,
+            None => OutputEnd::None,
+        }
+    }
+
+    fn desk(&self, container: &str) -> Option<&Desk> {
+        self.shared
+            .output
+            .as_deref()
+            .filter(|desk| desk.container() == container)
+    }
+
     /// Adds evidence and models to the answer of `Status`, with figures of this moment. Reads /proc: some milliseconds.
     pub fn status(&self, out: &mut StatusResponse) {
         if let Some(summary) = self.shared.facts.attested.summary() {
@@ -145,12 +188,18 @@ impl Workload {
         }
         let loaded: Vec<_> = self.shared.models.values().filter_map(Outcome::now).collect();
         out.models = status::models(loaded.iter().map(AsRef::as_ref));
+        out.output = self.shared.output.as_ref().map(|desk| desk.status()).into();
     }
 
     /// The signed boot record, once everything that the policy names is there. A policy without keys has none: it attests to
     /// nobody.
     pub fn record(&self) -> Option<String> {
         self.shared.facts.recorded.text()
+    }
+
+    /// The signed record of the latest run of the job whose output is kept. Rests on [`Workload::record`].
+    pub fn run_record(&self) -> Option<String> {
+        self.shared.output.as_ref()?.record()
     }
 
     /// Ends all pulls, zeroes keys and model memory. Whoever waits gets [`WorkloadError::ShutDown`]. Containers must have

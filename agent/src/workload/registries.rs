@@ -41,6 +41,13 @@ impl Registries {
         Ok(Self(all))
     }
 
+    /// The registry itself, for a push.
+    pub(crate) fn own(&self, name: &str) -> Result<Registry, WorkloadError> {
+        let found = self.0.get(name).map(|sources| sources.own.clone());
+        // The policy does not validate with an output for a registry that it does not have.
+        found.ok_or_else(|| WorkloadError::internal("finding a registry", NoRegistry { name: name.to_owned() }))
+    }
+
     /// What `reference` points to, for `subject`.
     pub(crate) fn artifact(&self, reference: &DigestRef, subject: Subject) -> Result<Artifact, WorkloadError> {
         let name = reference.registry().as_str();

@@ -26,6 +26,7 @@ use super::{
     memory::{self, MemoryPlan},
     model::{LoadedModel, ModelPull, processors},
     outcome::{Outcome, Promise, promise},
+    output::Desk,
     record::{self, Recorded},
     registries::Registries,
     store::Store,
@@ -49,6 +50,7 @@ pub(crate) struct Supervisor {
     attested: Attested,
     recorded: Recorded,
     given: Given,
+    output: Option<Arc<Desk>>,
     log: Logger,
 }
 
@@ -102,8 +104,14 @@ impl Supervisor {
             attested,
             recorded,
             given,
+            output: None,
             log,
         }
+    }
+
+    /// The same, with a desk that waits for its key.
+    pub(crate) fn with_output(self, output: Option<Arc<Desk>>) -> Self {
+        Self { output, ..self }
     }
 
     /// What callers wait on.
@@ -127,6 +135,9 @@ impl Supervisor {
             _ = stop => {}
         }
         pulls.shutdown().await;
+        if let Some(desk) = &self.output {
+            desk.wipe();
+        }
         // Models are zeroed before the file systems that they lie in are given up.
         drop(self);
         drop(settled);
@@ -139,6 +150,7 @@ impl Supervisor {
             Err(error) => {
                 error!(self.log, "nothing can be pulled"; "error" => %error);
                 self.given.fail(error);
+                self.close_output(error);
                 return pending().await;
             }
         };
@@ -149,12 +161,29 @@ impl Supervisor {
             Ok(keyring) => info!(self.log, "keys ready"; "keys" => ?keyring),
             Err(error) => error!(self.log, "no keys"; "error" => %error),
         }
+        self.open_output(settled, &fetched);
         promised.fulfil(fetched.map(Arc::new));
         while pulls.join_next().await.is_some() {}
         self.record();
         // With the last owner go the keys.
         promised.fulfil(Err(WorkloadError::ShutDown));
         pending().await
+    }
+
+    /// Gives the output's key to whom it is for; he keeps it longer than the ring is there.
+    fn open_output(&self, settled: &Settled, keys: &Result<Keyring, WorkloadError>) {
+        let Some(desk) = &self.output else { return };
+        match (keys, settled.registries.own(desk.registry())) {
+            (Ok(keys), Ok(registry)) => desk.open(registry, keys),
+            (Err(error), _) => desk.close(error.clone()),
+            (_, Err(error)) => desk.close(error),
+        }
+    }
+
+    fn close_output(&self, error: &WorkloadError) {
+        if let Some(desk) = &self.output {
+            desk.close(error.clone());
+        }
     }
 
     /// Makes the boot record, if everything that the policy names is there.
@@ -179,11 +208,12 @@ impl Supervisor {
     /// Divides memory, sets up clients and mounts stores. Nothing is dialled, and a model that cannot fit ends it here.
     fn settle(&self) -> Result<Settled, WorkloadError> {
         let free = memory::free().map_err(|error| WorkloadError::internal("reading /proc/meminfo", error))?;
-        let plan = MemoryPlan::new(self.init.policy.models(), free).inspect_err(|error| {
-            if let WorkloadError::ModelMemory { model, .. } = error {
-                self.stages.begin(StageName::Model, model).failed(error);
-            }
-        })?;
+        let plan =
+            MemoryPlan::new(self.init.policy.sealed(), self.init.policy.output(), free).inspect_err(|error| {
+                if let WorkloadError::ModelMemory { model, .. } = error {
+                    self.stages.begin(StageName::Model, model).failed(error);
+                }
+            })?;
         let registries = Registries::of(&self.init.policy, &self.init.time, &self.log)?;
         let mounted = |error| WorkloadError::internal("mounting memory", error);
         let images = Store::for_images(&self.root.join("images"), plan.images).map_err(mounted)?;
@@ -242,17 +272,19 @@ impl Supervisor {
 
     fn model_pull(&self, cell: &ModelCell, settled: &Settled) -> Result<ModelPull, WorkloadError> {
         // Made from this policy a moment ago.
-        let policy = self.init.policy.model(&cell.name);
+        let policy = self.init.policy.sealed_as(&cell.name);
         let policy = policy.ok_or_else(|| WorkloadError::UnknownContainer {
             container: cell.name.clone(),
         })?;
-        ModelPull::new(
+        let pull = ModelPull::new(
             policy,
             &settled.registries,
             Arc::clone(&settled.models),
             processors(),
             &self.log,
-        )
+        )?;
+        let is_dataset = self.init.policy.model(&cell.name).is_none();
+        Ok(if is_dataset { pull.for_dataset() } else { pull })
     }
 }
 
@@ -280,7 +312,7 @@ impl Given {
                 }
             }
         }
-        let models = init.policy.models().iter().map(|model| {
+        let models = init.policy.sealed().map(|model| {
             let (promise, outcome) = promise();
             ModelCell {
                 name: model.name.clone(),
@@ -321,7 +353,7 @@ struct Job<T> {
 
 impl<T> Job<T> {
     async fn run(self, pull: impl Future<Output = Result<T, WorkloadError>>) {
-        let (Subject::Image(name) | Subject::Model(name)) = &self.subject;
+        let (Subject::Image(name) | Subject::Model(name) | Subject::Output(name)) = &self.subject;
         let stage = self.stages.begin(self.stage, name);
         let result = stage.finish(pull.await);
         if let Err(error) = &result {

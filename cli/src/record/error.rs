@@ -8,6 +8,7 @@ use cella_record::{ParseError, Refusal};
 
 use crate::files::FileError;
 use crate::status::StatusError;
+use crate::store::StoreError;
 
 /// Why a record was not fetched or is not believed.
 #[derive(Debug, thiserror::Error)]
@@ -16,6 +17,9 @@ pub(crate) enum RecordError {
     /// The agent.
     #[error(transparent)]
     Status(#[from] StatusError),
+    /// The registry.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// A file.
     #[error(transparent)]
     File(#[from] FileError),
@@ -24,11 +28,17 @@ pub(crate) enum RecordError {
         "the guest has no boot record: it is made when every image and model of the policy is there, and never for a policy without keys"
     )]
     NotThere,
+    /// None yet, or never.
+    #[error("the guest has no run record: it is made when the job whose output the policy keeps has ended")]
+    NoRun,
+    /// An output is expected of a boot.
+    #[error("--output-digest is about a run, and this is the record of a boot: fetch it with cellactl record --run")]
+    NotARun,
     /// No record, or one that was changed.
-    #[error("this is no boot record that anybody has signed")]
+    #[error("this is no record that anybody has signed")]
     Parse(#[source] ParseError),
     /// Bytes that are no text.
-    #[error("the boot record is not text")]
+    #[error("the record is not text")]
     NotText,
     /// The simulated root.
     #[error("{} is no root certificate", path.display())]
@@ -37,6 +47,6 @@ pub(crate) enum RecordError {
     #[error("{} is not Intel's collateral", path.display())]
     Collateral { path: PathBuf, source: CollateralError },
     /// Not believed, or not as expected.
-    #[error("the boot record is refused")]
+    #[error("the record is refused")]
     Refused(#[source] Box<Refusal>),
 }

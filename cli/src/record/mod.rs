@@ -1,22 +1,28 @@
-//! `cellactl record` and `cellactl verify-record`: a guest's boot record, fetched from its agent and checked anywhere.
+//! `cellactl record` and `cellactl verify-record`: a guest's record of its boot or of a run, fetched from its agent and checked anywhere.
 //!
 //! The record is the guest's to make and anybody's to hand on: what makes it worth something is [`verify`], which believes
 //! nobody but the vendor's root, or a simulated one that is named, and the launch digests that the checker has measured.
 
 mod error;
+mod run;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use cella_attest::tdx::{Collateral, Roots, TdxOptions};
 use cella_attest::{Anchors, VerifyOptions};
+use cella_oci::Reference;
 use cella_protos::agent::StatusRequest;
-use cella_record::{BootRecord, Checked, Expectations, Hex, MAX_TEXT, SignedRecord, TdxTrust, Trust, check};
+use cella_record::{
+    BootRecord, Checked, Expectations, Hex, MAX_TEXT, RUN_MEDIA_TYPE, Refusal, RunRecord, SignedRecord, SignedRun,
+    TdxTrust, Trust, check, check_run,
+};
 use serde_json::json;
 
 pub(crate) use self::error::RecordError;
 use crate::files;
 use crate::status::Target;
+use crate::store::{Access, Artifact};
 use crate::units::grouped;
 
 /// `cellactl record`.
@@ -24,6 +30,21 @@ use crate::units::grouped;
 pub(crate) struct RecordArgs {
     #[command(flatten)]
     target: Target,
+    /// The record of the latest run of the job whose output the policy keeps, in place of the boot's.
+    #[arg(long)]
+    run: bool,
+    /// Write it to a file in place of standard output.
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+}
+
+/// `cellactl run-record`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct RunRecordArgs {
+    /// Where it was pushed, beside the output: registry/repository:v2.run.
+    reference: Reference,
+    #[command(flatten)]
+    access: Access,
     /// Write it to a file in place of standard output.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
@@ -32,7 +53,7 @@ pub(crate) struct RecordArgs {
 /// `cellactl verify-record`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct VerifyRecordArgs {
-    /// The record, as `cellactl record` gave it.
+    /// The record, of a boot or of a run, as `cellactl record` gave it.
     file: PathBuf,
     /// Launch digests that are expected, as `cellactl measure` prints them.
     #[arg(long, required = true, value_delimiter = ',', value_name = "HEX")]
@@ -46,6 +67,9 @@ pub(crate) struct VerifyRecordArgs {
     /// Digests of models, of the manifest or of a file's plaintext, that must be there: sha256:…
     #[arg(long, value_delimiter = ',', value_name = "DIGEST")]
     model_digest: Vec<String>,
+    /// Digests of what a run has pushed, of the manifest or of a file's plaintext, that must be there: sha256:…
+    #[arg(long, value_delimiter = ',', value_name = "DIGEST")]
+    output_digest: Vec<String>,
     /// Digests of images that must be there: sha256:…
     #[arg(long, value_delimiter = ',', value_name = "DIGEST")]
     image_digest: Vec<String>,
@@ -78,14 +102,34 @@ pub(crate) async fn fetch(args: &RecordArgs) -> Result<String, RecordError> {
         record: true,
         ..StatusRequest::new()
     };
-    let text = args.target.ask(request).await?.record;
-    if text.is_empty() {
-        return Err(RecordError::NotThere);
-    }
+    let answer = args.target.ask(request).await?;
     // Whatever a guest says ends on a terminal or in a file: nothing but a record does.
-    SignedRecord::parse(&text).map_err(RecordError::Parse)?;
+    let text = match args.run {
+        _ if answer.record.is_empty() => return Err(RecordError::NotThere),
+        true if answer.run_record.is_empty() => return Err(RecordError::NoRun),
+        true => SignedRun::parse(&answer.run_record).map(|_| answer.run_record),
+        false => SignedRecord::parse(&answer.record).map(|_| answer.record),
+    };
+    hand_over(text.map_err(RecordError::Parse)?, args.out.as_deref())
+}
+
+/// Fetches a run's record from a registry.
+pub(crate) async fn pull(args: &RunRecordArgs) -> Result<String, RecordError> {
+    let registry = args.access.registry(&args.reference.registry)?;
+    let artifact = Artifact::pull(registry, &args.reference, "amd64").await?;
+    let mut layers = artifact.manifest.layers.iter();
+    let layer = layers.find(|layer| layer.media_type == RUN_MEDIA_TYPE);
+    let text = artifact
+        .store
+        .bytes(layer.ok_or(RecordError::NoRun)?, MAX_TEXT as u64)
+        .await?;
+    SignedRun::parse(&text).map_err(RecordError::Parse)?;
+    hand_over(text, args.out.as_deref())
+}
+
+fn hand_over(text: Vec<u8>, out: Option<&Path>) -> Result<String, RecordError> {
     let text = String::from_utf8(text).map_err(|_| RecordError::NotText)?;
-    match &args.out {
+    match out {
         None => Ok(text),
         Some(path) => {
             files::write(path, text.as_bytes())?;
@@ -96,7 +140,14 @@ pub(crate) async fn fetch(args: &RecordArgs) -> Result<String, RecordError> {
 
 /// Checks a record.
 pub(crate) fn verify(args: &VerifyRecordArgs) -> Result<String, RecordError> {
-    let signed = SignedRecord::parse(&files::read(&args.file, MAX_TEXT as u64)?).map_err(RecordError::Parse)?;
+    let text = files::read(&args.file, MAX_TEXT as u64)?;
+    let given = match SignedRun::is_likely(&text) {
+        true => Given::Run(Box::new(SignedRun::parse(&text).map_err(RecordError::Parse)?)),
+        false if args.output_digest.is_empty() => {
+            Given::Boot(Box::new(SignedRecord::parse(&text).map_err(RecordError::Parse)?))
+        }
+        false => return Err(RecordError::NotARun),
+    };
     let initdata = args
         .initdata
         .as_deref()
@@ -113,15 +164,31 @@ pub(crate) fn verify(args: &VerifyRecordArgs) -> Result<String, RecordError> {
         document: initdata.as_deref(),
         allow_simulated: args.simulated_root.is_some(),
     };
-    let checked = judge(args, &signed, &expected)?;
+    let checked = judge(args, |trust| match &given {
+        Given::Boot(boot) => check(boot, trust, &expected),
+        Given::Run(run) => check_run(run, trust, &expected, &args.output_digest),
+    })?;
+    let (boot, run) = match &given {
+        Given::Boot(boot) => (boot.as_ref(), None),
+        Given::Run(run) => (&run.boot, Some(&run.run)),
+    };
     Ok(if args.json {
-        for_programs(&signed.record, &checked)
+        for_programs(&boot.record, run, &checked)
     } else {
-        for_people(&signed.record, &checked)
+        run.map(run::for_people).unwrap_or_default() + &for_people(&boot.record, &checked)
     })
 }
 
-fn judge(args: &VerifyRecordArgs, signed: &SignedRecord, expected: &Expectations<'_>) -> Result<Checked, RecordError> {
+/// A record of either kind.
+enum Given {
+    Boot(Box<SignedRecord>),
+    Run(Box<SignedRun>),
+}
+
+fn judge(
+    args: &VerifyRecordArgs,
+    check: impl FnOnce(&Trust<'_>) -> Result<Checked, Refusal>,
+) -> Result<Checked, RecordError> {
     let (mut snp_roots, mut tdx_roots) = (Anchors::amd(), Roots::intel());
     if let Some(path) = &args.simulated_root {
         let pem = files::read_text(path, MAX_INPUT)?;
@@ -158,7 +225,7 @@ fn judge(args: &VerifyRecordArgs, signed: &SignedRecord, expected: &Expectations
             now,
         }),
     };
-    check(signed, &trust, expected).map_err(|refusal| RecordError::Refused(Box::new(refusal)))
+    check(&trust).map_err(|refusal| RecordError::Refused(Box::new(refusal)))
 }
 
 /// What is proved first, then what the guest says.
@@ -219,11 +286,14 @@ fn for_people(record: &BootRecord, checked: &Checked) -> String {
     text
 }
 
-fn for_programs(record: &BootRecord, checked: &Checked) -> String {
-    let value = json!({
+fn for_programs(record: &BootRecord, run: Option<&RunRecord>, checked: &Checked) -> String {
+    let mut value = json!({
         "verified": true, "tee": checked.tee, "simulated": checked.simulated,
         "measurement": hex::encode(checked.measurement), "tcb": checked.tcb, "record": record,
     });
+    if let (Some(run), Some(members)) = (run, value.as_object_mut()) {
+        members.insert("run".to_owned(), json!(run));
+    }
     format!("{value:#}\n")
 }
 

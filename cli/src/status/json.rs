@@ -1,6 +1,6 @@
 //! The status for programs. Byte strings are hexadecimal.
 
-use cella_protos::agent::{Evidence, Model, ModelFile, StatusResponse};
+use cella_protos::agent::{Evidence, JobOutput, Model, ModelFile, StatusResponse};
 use serde_json::{Value, json};
 
 pub(super) fn render(status: &StatusResponse) -> String {
@@ -34,6 +34,7 @@ pub(super) fn render(status: &StatusResponse) -> String {
         "stages": stages,
         "evidence": status.evidence.as_ref().map(evidence),
         "models": status.models.iter().map(model).collect::<Vec<_>>(),
+        "output": status.output.as_ref().map(output),
         "memory": memory,
         "containers": containers,
         "ingress": status.ingress.as_ref().map(|ingress| json!({
@@ -55,6 +56,14 @@ fn model(model: &Model) -> Value {
     json!({
         "name": model.name, "version": model.version, "artifact": model.artifact,
         "files": model.files.iter().map(file).collect::<Vec<_>>(),
+    })
+}
+
+fn output(output: &JobOutput) -> Value {
+    json!({
+        "name": output.name, "version": output.version, "container": output.container, "repository": output.repository,
+        "state": output.state, "artifact": output.artifact, "files": output.files, "bytes": output.bytes,
+        "failure": output.failure,
     })
 }
 

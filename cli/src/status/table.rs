@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use cella_protos::agent::{Container, Evidence, Ingress, Model, ModelFile, Stage, StatusResponse};
+use cella_protos::agent::{Container, Evidence, Ingress, JobOutput, Model, ModelFile, Stage, StatusResponse};
 
 use crate::units;
 
@@ -18,6 +18,9 @@ pub(super) fn render(status: &StatusResponse) -> String {
     }
     for model in &status.models {
         self::model(&mut out, model);
+    }
+    if let Some(output) = status.output.as_ref() {
+        self::output(&mut out, output);
     }
     containers(&mut out, &status.containers);
     if let Some(ingress) = status.ingress.as_ref() {
@@ -119,6 +122,25 @@ fn file(out: &mut String, file: &ModelFile) {
             units::grouped(mapping.pss_bytes),
             if mapping.writable { "WRITABLE" } else { "read-only" }
         );
+    }
+}
+
+fn output(out: &mut String, output: &JobOutput) {
+    let (name, container) = (clean(&output.name), clean(&output.container));
+    let _ = writeln!(
+        out,
+        "\noutput {name} version {} of {container}: {}",
+        output.version,
+        clean(&output.state)
+    );
+    if output.artifact.is_empty() {
+        let _ = writeln!(out, "  for {}", clean(&output.repository));
+    } else {
+        let (files, bytes) = (units::grouped(output.files), units::grouped(output.bytes));
+        let _ = writeln!(out, "  {}\n  files {files}, bytes {bytes}", clean(&output.artifact));
+    }
+    if !output.failure.is_empty() {
+        let _ = writeln!(out, "  {}", clean(&output.failure));
     }
 }
 

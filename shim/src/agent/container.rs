@@ -43,6 +43,8 @@ pub enum GuestEventKind {
     Ingress,
     /// A program has printed something that the host may not read: about how much.
     Output,
+    /// What a job has left was pushed, or could not be.
+    Artifact,
     /// Something that this program does not know, made printable.
     Other(String),
 }
@@ -55,6 +57,7 @@ impl GuestEventKind {
             Self::Denied => "denied",
             Self::Ingress => "ingress",
             Self::Output => "output",
+            Self::Artifact => "artifact",
             Self::Other(name) => name,
         }
     }
@@ -155,6 +158,7 @@ fn event(answer: &wire::NextEventResponse) -> GuestEvent {
             "denied" => GuestEventKind::Denied,
             "ingress" => GuestEventKind::Ingress,
             "output" => GuestEventKind::Output,
+            "artifact" => GuestEventKind::Artifact,
             other => GuestEventKind::Other(printable(other, MAX_NAME)),
         },
         container: printable(&answer.container, MAX_NAME),

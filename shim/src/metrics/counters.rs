@@ -124,6 +124,7 @@ impl Metrics {
             "denied" => "denied",
             "ingress" => "ingress",
             "output" => "output",
+            "artifact" => "artifact",
             _ => "other",
         };
         *self.inner().guest_events.entry(kind).or_default() += 1;

@@ -13,13 +13,14 @@ const MAX_STAGES: usize = 64;
 /// Longest name of an image, model or container, in bytes.
 const MAX_SUBJECT: usize = 160;
 /// The agent's names of the stages, and those that are shown.
-const STAGES: [(&str, &str); 6] = [
+const STAGES: [(&str, &str); 7] = [
     ("boot", "guest-boot"),
     ("attest", "attestation"),
     ("keys", "key-release"),
     ("image", "image-pull"),
     ("model", "model-decrypt-and-load"),
     ("start", "container-start"),
+    ("output", "output-push"),
 ];
 
 /// One scrape's worth of the guest's word.

@@ -1,7 +1,5 @@
 //! From a container that may start to a process that runs: everything it needs is waited for, then planned, then launched.
 
-use std::sync::Arc;
-
 use cella_policy::check::AdmittedProcess;
 
 use super::Instance;
@@ -11,7 +9,7 @@ use crate::{
         prepare::{self, Parts},
         process::{Beginning, Process},
     },
-    launch::{ExecPlan, LaunchError, Launched, Order},
+    launch::{ExecPlan, LaunchError, Launched, MountPlan, Order},
     network::NetworkPlan,
     stage::StageName,
 };
@@ -20,12 +18,12 @@ impl Instance {
     pub(super) async fn launch(
         &self,
         beginning: Beginning,
-        supply: Arc<dyn Supply>,
+        supply: &dyn Supply,
         network: &NetworkPlan,
     ) -> Result<Launched, ContainerError> {
         let name = self.policy.name.as_str();
-        let supplies = async { tokio::try_join!(supply.image(name), supply.models(name)) };
-        let (rootfs, models) = tokio::select! {
+        let supplies = async { tokio::try_join!(supply.image(name), supply.models(name), supply.output(name)) };
+        let (rootfs, models, output) = tokio::select! {
             supplies = supplies => supplies.map_err(ContainerError::Workload)?,
             Ok(()) = beginning.cancelled => return Err(self.killed(&self.first)),
         };
@@ -41,6 +39,12 @@ impl Instance {
             ),
             false => None,
         };
+        let output = output.map(|output| MountPlan::Volume {
+            source: output.source,
+            destination: output.destination,
+            read_only: false,
+        });
+        let volumes: Vec<MountPlan> = self.volumes.iter().cloned().chain(output).collect();
         let stage = self.setting.stages.begin(StageName::Start, name);
         let parts = Parts {
             id: &self.id,
@@ -56,7 +60,7 @@ impl Instance {
             cgroup: self.cgroup.as_ref(),
             ground,
             process_namespace,
-            volumes: &self.volumes,
+            volumes: &volumes,
             masks: &self.masks,
             devices: &self.devices,
         };

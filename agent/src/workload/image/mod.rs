@@ -309,7 +309,7 @@ impl ImagePull {
 
     fn name(&self) -> String {
         match &self.artifact.subject {
-            Subject::Image(name) | Subject::Model(name) => name.clone(),
+            Subject::Image(name) | Subject::Model(name) | Subject::Output(name) => name.clone(),
         }
     }
 }

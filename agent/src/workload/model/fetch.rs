@@ -242,7 +242,7 @@ impl Name {
 
     fn model(&self) -> String {
         match &self.shared.artifact.subject {
-            Subject::Model(name) | Subject::Image(name) => name.clone(),
+            Subject::Model(name) | Subject::Image(name) | Subject::Output(name) => name.clone(),
         }
     }
 }

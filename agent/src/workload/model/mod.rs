@@ -85,6 +85,8 @@ pub(crate) struct ModelPull {
     store: Arc<Store>,
     /// Threads that open segments or populate memory.
     parallel: usize,
+    /// Whether it is a dataset, which has other kinds of files.
+    is_dataset: bool,
     log: Logger,
 }
 
@@ -103,8 +105,17 @@ impl ModelPull {
             policy: policy.clone(),
             store,
             parallel: parallel.max(1),
+            is_dataset: false,
             log: log.clone(),
         })
+    }
+
+    /// The same, of a dataset.
+    pub(crate) fn for_dataset(self) -> Self {
+        Self {
+            is_dataset: true,
+            ..self
+        }
     }
 
     /// Loads it. Keys are waited for when memory is ready for the content.
@@ -146,7 +157,10 @@ impl ModelPull {
     async fn plan(&self) -> Result<Vec<FilePlan>, WorkloadError> {
         let manifest = self.artifact.manifest().await?;
         // The layers' sizes are compared with the policy's below, where they are known without their seals.
-        let rules = Rules::new(&self.policy.name, self.policy.version, u64::MAX);
+        let rules = match self.is_dataset {
+            true => Rules::dataset(&self.policy.name, self.policy.version, u64::MAX),
+            false => Rules::new(&self.policy.name, self.policy.version, u64::MAX),
+        };
         let model = modelpack::sealed_model(&manifest, &rules).map_err(|error| self.artifact.content(error))?;
         let config = self.artifact.blob(&model.config, MAX_CONFIG).await?;
         let config = ModelConfig::parse(&config).map_err(|error| self.artifact.content(error))?;

@@ -69,6 +69,9 @@ impl Pod {
                 debug!(log, "a program printed what is not for the host";
                     "container" => &event.container, "exec" => &event.exec, "amount" => &event.text);
             }
+            GuestEventKind::Artifact => {
+                info!(log, "the output of a job"; "container" => &event.container, "told" => &event.text);
+            }
             GuestEventKind::Other(kind) => debug!(log, "an event of an unknown kind"; "kind" => kind),
         }
     }
