@@ -16,6 +16,7 @@ setup: ## install and unpack what building, demo and tests need
 
 build: setup ## compile the host's programs
 	@scripts/progress "compiling the host's programs" cargo build --locked --release -p cella-shim -p cella-kbs -p cellactl
+	@RUSTFLAGS='-C target-feature=+crt-static' scripts/progress "compiling the example of a job" cargo build --locked --release --target x86_64-unknown-linux-gnu -p cella-finetune
 	@scripts/progress "compiling the simulated platform" cargo build --locked --release -p cella-sim-platform
 
 guest-image: build ## build kernel and initramfs, print the launch digest of each TEE profile

@@ -6,6 +6,7 @@ mod broker;
 mod config;
 mod content;
 mod faults;
+mod finetune;
 mod full_disk;
 mod kills;
 mod light;
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
         ("servers", servers::CASES),
         ("task", task::CASES),
         ("tdx", tdx::CASES),
+        ("finetune", finetune::CASES),
         ("policy", policy::CASES),
     ];
     let cases = groups.iter().flat_map(|(group, cases)| {
