@@ -2,10 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use cella_oci::Manifest;
-use cella_oci::modelpack::{self, ModelError, NAME_ANNOTATION, Rules, SealedModel, VERSION_ANNOTATION};
+use cella_oci::modelpack::{
+    self, BLAKE3_ANNOTATION, ModelError, NAME_ANNOTATION, Rules, SealedModel, VERSION_ANNOTATION,
+};
+use cella_oci::{Descriptor, Manifest};
 use cella_seal::packet::{self, PacketError};
 use cella_seal::stream::{Layout, LayoutError};
+use cella_seal::tree::{self, Blake3Digest, Blake3DigestError};
 
 /// A sealed model.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +35,8 @@ pub(crate) struct FileFacts {
     pub(crate) digest: String,
     pub(crate) ciphertext: u64,
     pub(crate) plaintext: u64,
+    /// Digest of the plaintext, where the manifest says one. Whoever sealed it computed it; nothing here has.
+    pub(crate) blake3: Option<Blake3Digest>,
 }
 
 impl Facts {
@@ -72,6 +77,7 @@ impl Facts {
                 digest: layer.descriptor.digest.to_string(),
                 ciphertext: layer.descriptor.size,
                 plaintext: layout.plaintext_len(),
+                blake3: blake3(&layer.descriptor).map_err(|source| FactsError::Digest { path: path(), source })?,
             });
         }
         let plain = model.plain.iter().map(|layer| layer.path.to_string()).collect();
@@ -90,6 +96,18 @@ impl Facts {
             .iter()
             .fold(0, |sum, file| sum.saturating_add(file.plaintext))
     }
+
+    /// What a policy's `digest` pins, where the manifest says it of every sealed file.
+    pub(crate) fn model_digest(&self) -> Option<Blake3Digest> {
+        let files = self.files.iter().map(|file| Some((file.path.as_str(), file.blake3?)));
+        files.collect::<Option<Vec<_>>>().map(tree::model_digest)
+    }
+}
+
+/// BLAKE3 of a layer's plaintext, as the manifest says.
+pub(super) fn blake3(layer: &Descriptor) -> Result<Option<Blake3Digest>, Blake3DigestError> {
+    let text = layer.annotations.get(BLAKE3_ANNOTATION);
+    text.map(|text| text.parse()).transpose()
 }
 
 /// Name and version that the manifest says were bound into the sealing.
@@ -119,6 +137,9 @@ pub(crate) enum FactsError {
     /// A file's key annotation breaks a rule.
     #[error("the key of {path} cannot be read")]
     Packet { path: String, source: PacketError },
+    /// A file's digest is none.
+    #[error("the annotation dev.cella.model.blake3 of {path}")]
+    Digest { path: String, source: Blake3DigestError },
     /// A file's length is impossible.
     #[error("the length of {path} is not that of a sealed file")]
     Length { path: String, source: LayoutError },

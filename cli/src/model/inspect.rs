@@ -71,10 +71,23 @@ fn text(facts: &Facts, model: &Model) -> String {
     for layer in &model.layers {
         let _ = writeln!(out, "diff {}  {}", layer.diff_id, shown(layer.path.as_str()));
     }
+    for file in &facts.files {
+        if let Some(digest) = file.blake3 {
+            let _ = writeln!(out, "tree {digest}  {}", shown(&file.path));
+        }
+    }
+    let _ = match facts.model_digest() {
+        Some(digest) => writeln!(out, "{}", super::pinned(digest)),
+        None => writeln!(
+            out,
+            "pin  not known: the manifest says no BLAKE3 digest; `cellactl model verify --key-file FILE` computes it"
+        ),
+    };
     let _ = writeln!(
         out,
-        "All of this is readable without the key, by the host too. The diff digests are of the plaintext: they tell which\n\
-         public model this is, if it is one. Content, and nothing else, needs the key."
+        "All of this is readable without the key, by the host too. The diff (SHA-256) and tree (BLAKE3) digests are of\n\
+         the plaintext, as whoever sealed it says: they tell which public model this is, if it is one. `cellactl model verify --key-file`\n\
+         computes them. Content, and nothing else, needs the key."
     );
     out
 }
@@ -89,6 +102,7 @@ fn json(facts: &Facts, model: &Model) -> String {
                 "path": file.path, "kind": file.kind, "digest": file.digest,
                 "ciphertext_bytes": file.ciphertext, "plaintext_bytes": file.plaintext,
                 "plaintext_digest": diff_id(file.index).map(|digest: Digest| digest.to_string()),
+                "plaintext_blake3": file.blake3.map(|digest| digest.to_string()),
             })
         })
         .collect();
@@ -98,6 +112,7 @@ fn json(facts: &Facts, model: &Model) -> String {
     let value = serde_json::json!({
         "name": facts.name, "version": facts.version, "digest": model.artifact.digest.to_string(), "keys": facts.keys,
         "files": files, "plain": facts.plain, "bytes": facts.bytes(), "config": says,
+        "model_digest": facts.model_digest().map(|digest| digest.to_string()),
     });
     format!("{value:#}\n")
 }

@@ -16,9 +16,15 @@ mod verify;
 #[cfg(test)]
 mod tests;
 
+use cella_seal::tree::Blake3Digest;
 pub(crate) use facts::{Facts, FactsError};
 
 use crate::interrupt::Stop;
+
+/// What a policy's `[[model]]` says to take this plaintext and no other, to be copied.
+fn pinned(digest: Blake3Digest) -> String {
+    format!("pin  provenance = \"digest\"\n     digest = \"{digest}\"")
+}
 
 /// What to do with a model.
 #[derive(Debug, clap::Subcommand)]
@@ -31,7 +37,7 @@ pub(crate) enum ModelCommand {
     Pull(pull::PullArgs),
     /// Show what everybody can know about a sealed model without its key: what the host sees.
     Inspect(inspect::InspectArgs),
-    /// Check a sealed model: structure and digests, and with its key every segment. Writes nothing.
+    /// Check a sealed model: structure and digests, and with its key every segment; computes what a policy's digest pins. Writes nothing.
     Verify(verify::VerifyArgs),
     /// Open a sealed model into a folder.
     Unseal(unseal::UnsealArgs),

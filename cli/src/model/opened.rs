@@ -8,9 +8,10 @@ use cella_oci::{Descriptor, Digest, Verifier};
 use cella_seal::packet::{self, PacketError, UnwrappedLayer};
 use cella_seal::place::{self, PlaceError};
 use cella_seal::stream::{Layout, LayoutError, OpenError, OpenWriter};
+use cella_seal::tree::{self, Blake3Digest, Blake3DigestError, InOrder};
 use cella_seal::{Kek, PlainDigest};
 
-use super::facts::{FactsError, MAX_BYTES, place as place_of};
+use super::facts::{FactsError, MAX_BYTES, blake3, place as place_of};
 use crate::interrupt::Stop;
 use crate::progress::Counter;
 use crate::store::{Artifact, Store, StoreError};
@@ -35,6 +36,8 @@ pub(super) struct Layer {
     pub(super) descriptor: Descriptor,
     /// Digest of the plaintext, as the configuration says.
     pub(super) diff_id: Digest,
+    /// Digest of the plaintext, as the manifest says.
+    pub(super) blake3: Option<Blake3Digest>,
     /// Of a sealed file.
     pub(super) layout: Option<Layout>,
 }
@@ -68,11 +71,13 @@ impl Model {
             };
             // There are as many as layers: that was compared.
             let diff_id = *diff_ids.get(index).unwrap_or(&descriptor.digest);
+            let blake3 = blake3(&descriptor).map_err(|source| ReadError::at(index, &path, source))?;
             layers.push(Layer {
                 index,
                 path,
                 descriptor,
                 diff_id,
+                blake3,
                 layout,
             });
         }
@@ -114,14 +119,14 @@ impl Model {
     }
 
     /// Streams one layer: its digest is checked, and with `kek` every segment and the plaintext's digest too, and what comes
-    /// out goes to `out`, each segment once it was authentic. Only `Ok` says that all of it was right.
+    /// out goes to `out`, each segment once it was authentic. Only `Ok` says that all of it was right, and has the plaintext's BLAKE3.
     pub(super) async fn open<W: Write>(
         &self,
         layer: &Layer,
         kek: Option<&Kek>,
         out: W,
         watch: &Watching,
-    ) -> Result<W, LayerError> {
+    ) -> Result<(W, Blake3Digest), LayerError> {
         let (mut hashing, mut sealed, expected) = match (layer.layout, kek) {
             (Some(layout), Some(kek)) => {
                 let (key, plain) = self
@@ -162,11 +167,15 @@ impl Model {
                 named: layer.diff_id,
             }));
         }
-        match expected {
-            Some(PlainDigest(expected)) if expected != *found.as_bytes() => {
-                Err(layer.error(Problem::Wrapped { found }))
-            }
-            _ => Ok(hashing.out),
+        if let Some(PlainDigest(expected)) = expected
+            && expected != *found.as_bytes()
+        {
+            return Err(layer.error(Problem::Wrapped { found }));
+        }
+        let found = hashing.tree.digest();
+        match layer.blake3 {
+            Some(named) if named != found => Err(layer.error(Problem::Blake3 { found, named })),
+            _ => Ok((hashing.out, found)),
         }
     }
 
@@ -208,14 +217,29 @@ pub(super) struct Watching {
     pub(super) stop: Stop,
 }
 
-/// Works on all layers, as many at once as there are processors; the first error ends the others.
-pub(super) async fn each_layer<F>(model: &Arc<Model>, work: impl Fn(Arc<Model>, Layer) -> F) -> Result<(), LayerError>
+/// What `provenance = "digest"` of a policy pins: the sealed files' plaintexts, whose digests are given by number of layer.
+pub(super) fn model_digest(model: &Model, digests: &[(usize, Blake3Digest)]) -> Option<Blake3Digest> {
+    let sealed = model.layers.iter().filter(|layer| layer.layout.is_some());
+    let files = sealed.map(|layer| {
+        let (_, digest) = digests.iter().find(|(index, _)| *index == layer.index)?;
+        Some((layer.path.as_str(), *digest))
+    });
+    files.collect::<Option<Vec<_>>>().map(tree::model_digest)
+}
+
+/// Works on all layers, as many at once as there are processors; the first error ends the others. Gives what came of them as it came.
+pub(super) async fn each_layer<T, F>(
+    model: &Arc<Model>,
+    work: impl Fn(Arc<Model>, Layer) -> F,
+) -> Result<Vec<T>, LayerError>
 where
-    F: Future<Output = Result<(), LayerError>> + Send + 'static,
+    T: Send + 'static,
+    F: Future<Output = Result<T, LayerError>> + Send + 'static,
 {
     let most = std::thread::available_parallelism().map_or(1, usize::from);
     let mut tasks = tokio::task::JoinSet::new();
     let mut layers = model.layers.iter().cloned();
+    let mut results = Vec::with_capacity(model.layers.len());
     loop {
         while tasks.len() < most
             && let Some(layer) = layers.next()
@@ -223,8 +247,8 @@ where
             tasks.spawn(work(Arc::clone(model), layer));
         }
         match tasks.join_next().await {
-            None => return Ok(()),
-            Some(Ok(done)) => done?,
+            None => return Ok(results),
+            Some(Ok(done)) => results.push(done?),
             Some(Err(panic)) => std::panic::resume_unwind(panic.into_panic()),
         }
     }
@@ -234,6 +258,7 @@ where
 struct Hashing<W> {
     out: W,
     verifier: Verifier,
+    tree: InOrder,
 }
 
 impl<W> Hashing<W> {
@@ -241,6 +266,7 @@ impl<W> Hashing<W> {
         Self {
             out,
             verifier: Verifier::new(),
+            tree: InOrder::default(),
         }
     }
 }
@@ -249,6 +275,7 @@ impl<W: Write> Write for Hashing<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.out.write_all(bytes)?;
         self.verifier.update(bytes);
+        self.tree.update(bytes);
         Ok(bytes.len())
     }
 
@@ -308,7 +335,11 @@ fn headline(problem: &Problem) -> &'static str {
         Problem::Open(_) => "it does not open",
         Problem::Store(StoreError::Stopped) => "not reached",
         Problem::Store(_) | Problem::Length(_) => "it is damaged or cannot be read",
-        Problem::Place(_) | Problem::DiffId { .. } | Problem::Wrapped { .. } => "it is not what it says",
+        Problem::Place(_)
+        | Problem::DiffId { .. }
+        | Problem::Wrapped { .. }
+        | Problem::Blake3 { .. }
+        | Problem::Blake3Text(_) => "it is not what it says",
         Problem::Write { .. } | Problem::NoKey => "it was not opened",
     }
 }
@@ -338,6 +369,12 @@ pub(crate) enum Problem {
     /// The wrapped options name another plaintext.
     #[error("its plaintext has the digest {found}, and another was wrapped with its key")]
     Wrapped { found: Digest },
+    /// The manifest names another plaintext.
+    #[error("its plaintext has the digest {found}, the manifest's annotation says {named}")]
+    Blake3 { found: Blake3Digest, named: Blake3Digest },
+    /// What the manifest names is no digest.
+    #[error("the manifest's annotation dev.cella.model.blake3")]
+    Blake3Text(#[from] Blake3DigestError),
     /// The plaintext cannot be written.
     #[error("writing {file}")]
     Write { file: String, source: io::Error },

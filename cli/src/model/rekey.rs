@@ -189,7 +189,7 @@ impl Job<'_> {
         let data = place::associated_data(&self.model.name, layer.path.as_str(), self.version)?;
         let staged = layout.stage()?;
         let sealing = SealWriter::new(&key, &data, staged)?;
-        let sealing = self.model.open(layer, Some(self.old), NoFlush(sealing), watch).await?;
+        let (sealing, _) = self.model.open(layer, Some(self.old), NoFlush(sealing), watch).await?;
         let (staged, _) = sealing.0.finish()?;
         let blob = staged.commit(&layer.descriptor.media_type)?;
         let private = PrivateOptions {

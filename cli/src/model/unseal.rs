@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::key::{self, KeyError};
-use super::opened::{Layer, LayerError, Model, Problem, ReadError, Watching, each_layer};
+use super::opened::{Layer, LayerError, Model, Problem, ReadError, Watching, each_layer, model_digest};
 use crate::files::parent;
 use crate::interrupt::Stop;
 use crate::progress::Progress;
@@ -53,18 +53,19 @@ pub(super) async fn run(args: &UnsealArgs, stop: Stop) -> Result<String, UnsealE
         counter: progress.counter(),
         stop,
     };
-    each_layer(&model, |model, layer| {
+    let opened = each_layer(&model, |model, layer| {
         let (kek, watch, root) = (Arc::clone(&kek), watch.clone(), root.clone());
         async move {
             let file = create(&root, &layer)?;
-            let file = model.open(&layer, Some(&kek), BufWriter::new(file), &watch).await?;
+            let (file, digest) = model.open(&layer, Some(&kek), BufWriter::new(file), &watch).await?;
             let written = file.into_inner().map_err(std::io::IntoInnerError::into_error);
             written
                 .and_then(|file| file.sync_data())
-                .map_err(|source| layer.error(StoreError::from(source)))
+                .map_err(|source| layer.error(StoreError::from(source)))?;
+            Ok((layer.index, digest))
         }
-    })
-    .await?;
+    });
+    let digests = opened.await?;
     staging.publish()?;
     progress.finish("unsealed");
     let plain = model.layers.iter().fold(0_u64, |sum, layer| {
@@ -73,13 +74,15 @@ pub(super) async fn run(args: &UnsealArgs, stop: Stop) -> Result<String, UnsealE
             .map_or(layer.descriptor.size, |layout| layout.plaintext_len());
         sum.saturating_add(length)
     });
+    let pin = model_digest(&model, &digests).map(|digest| format!("{}\n", super::pinned(digest)));
     Ok(format!(
-        "{}: {} version {}, {} files, {} bytes\n",
+        "{}: {} version {}, {} files, {} bytes\n{}",
         args.out.display(),
         model.name,
         model.version,
         model.layers.len(),
-        units::grouped(plain)
+        units::grouped(plain),
+        pin.unwrap_or_default()
     ))
 }
 

@@ -1,14 +1,16 @@
 //! Whether a sealed model is whole and what it says.
 
+use std::fmt::Write as _;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::key::{self, KeyError};
-use super::opened::{LayerError, Model, ReadError, Watching, each_layer};
+use super::opened::{LayerError, Model, ReadError, Watching, each_layer, model_digest};
 use crate::interrupt::Stop;
 use crate::progress::Progress;
 use crate::store::{Access, Location};
+use crate::terminal::escaped;
 use crate::units;
 
 /// `cellactl model verify`.
@@ -44,33 +46,39 @@ pub(super) async fn run(args: &VerifyArgs, stop: Stop) -> Result<String, VerifyE
         counter: progress.counter(),
         stop,
     };
-    each_layer(&model, |model, layer| {
+    let opened = each_layer(&model, |model, layer| {
         let (kek, watch) = (kek.clone(), watch.clone());
         async move {
-            match (layer.layout, &kek) {
-                (Some(_), None) => model.check_stored(&layer, &watch).await,
-                _ => model.open(&layer, kek.as_deref(), io::sink(), &watch).await.map(drop),
+            if layer.layout.is_some() && kek.is_none() {
+                return model.check_stored(&layer, &watch).await.map(|()| None);
             }
+            let opened = model.open(&layer, kek.as_deref(), io::sink(), &watch).await;
+            opened.map(|(_, digest)| Some((layer.index, digest)))
         }
-    })
-    .await?;
+    });
+    let digests: Vec<_> = opened.await?.into_iter().flatten().collect();
     progress.finish("verified");
     let sealed = model.layers.iter().filter_map(|layer| layer.layout);
     let segments = sealed.fold(0_u64, |sum, layout| sum + u64::from(layout.segments()));
-    let opened = match kek {
+    let said = match kek {
         Some(_) => format!(
             "{} segments are authentic, plaintext digests are right",
             units::grouped(segments)
         ),
         None => "digests are right; whether it opens is known with --key-file".to_owned(),
     };
-    Ok(format!(
-        "{} version {}, {} files: {opened}\n{}\n",
-        model.name,
-        model.version,
-        model.layers.len(),
-        model.artifact.digest
-    ))
+    let (name, version, count) = (&model.name, model.version, model.layers.len());
+    let mut out = format!("{name} version {version}, {count} files: {said}\n");
+    if let Some(digest) = model_digest(&model, &digests) {
+        for layer in model.layers.iter().filter(|layer| layer.layout.is_some()) {
+            if let Some((_, digest)) = digests.iter().find(|(index, _)| *index == layer.index) {
+                let _ = writeln!(out, "tree {digest}  {}", escaped(layer.path.as_str(), 1024));
+            }
+        }
+        let _ = writeln!(out, "{}", super::pinned(digest));
+    }
+    let _ = writeln!(out, "{}", model.artifact.digest);
+    Ok(out)
 }
 
 /// Why a model is not what it should be.

@@ -206,6 +206,11 @@ async fn resolve_model(
     if let Some(given) = work.version.filter(|given| *given != facts.version) {
         return Err(disagree("version", given.to_string(), facts.version.to_string()));
     }
+    if let (Some(given), Some(found)) = (&work.digest, facts.model_digest())
+        && *given != found.to_string()
+    {
+        return Err(disagree("digest", given.clone(), found.to_string()));
+    }
     let bytes = facts.bytes();
     Ok(ModelFile {
         name: facts.name,

@@ -5,7 +5,7 @@ mod kubernetes;
 use std::fs;
 use std::path::PathBuf;
 
-use cella_policy::{Rule, Stdio, User, UserPolicy, VolumeKind};
+use cella_policy::{Provenance, Rule, Stdio, User, UserPolicy, VolumeKind};
 use clap::Parser as _;
 
 use super::*;
@@ -330,6 +330,20 @@ async fn digests_pin_what_the_tag_meant() {
 }
 
 #[tokio::test]
+async fn the_digest_that_inspect_says_pins_the_model() {
+    let desk = Desk::new().await;
+    let said = desk.run("model inspect {R}/models/demo:v3").await.unwrap();
+    let (_, pin) = said.split_once("pin  ").unwrap();
+    let pin: Vec<_> = pin.lines().take(2).map(str::trim).collect();
+    let workload = desk.workload();
+    desk.write(&format!("{workload}{}", pin.join("\n"))).await.unwrap();
+    let Provenance::Digest(Some(digest)) = desk.policy().models()[0].provenance else {
+        panic!("not pinned: {said}");
+    };
+    assert_eq!(pin[1], format!("digest = \"{digest}\""));
+}
+
+#[tokio::test]
 async fn what_contradicts_the_registry_is_refused() {
     let desk = Desk::new().await;
     let refused = async |from: &str, to: &str| {
@@ -345,6 +359,11 @@ async fn what_contradicts_the_registry_is_refused() {
             .await
             .contains("says version 2, the artifact 3")
     );
+    let other = format!(
+        "[[model]]\nprovenance = \"digest\"\ndigest = \"blake3:{}\"",
+        "7".repeat(64)
+    );
+    assert!(refused("[[model]]", &other).await.contains("says digest blake3:7777"));
     assert!(
         refused("[[model]]", "[[model]]\nname = \"models/other\"")
             .await

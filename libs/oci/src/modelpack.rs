@@ -29,5 +29,7 @@ pub const FILEPATH_ANNOTATION: &str = "org.cncf.model.filepath";
 pub const NAME_ANNOTATION: &str = "dev.cella.model.name";
 /// Manifest annotation of Cella's own: the model's version, as it is bound into the sealing.
 pub const VERSION_ANNOTATION: &str = "dev.cella.model.version";
+/// Layer annotation of Cella's own: BLAKE3 of the plaintext, for whoever writes a policy. Nothing relies on it.
+pub const BLAKE3_ANNOTATION: &str = "dev.cella.model.blake3";
 /// Bytes that a model's configuration may have.
 pub const MAX_CONFIG: u64 = 1 << 20;

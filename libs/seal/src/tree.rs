@@ -9,6 +9,7 @@
 
 use std::fmt;
 use std::ops::Range;
+use std::str::FromStr;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -26,6 +27,41 @@ pub struct Blake3Digest(pub [u8; 32]);
 impl fmt::Display for Blake3Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "blake3:{}", hex::encode(self.0))
+    }
+}
+
+impl FromStr for Blake3Digest {
+    type Err = Blake3DigestError;
+
+    fn from_str(text: &str) -> Result<Self, Blake3DigestError> {
+        let digits = text.strip_prefix("blake3:").ok_or(Blake3DigestError)?;
+        if digits.len() != 64 || digits.bytes().any(|b| b.is_ascii_uppercase()) {
+            return Err(Blake3DigestError);
+        }
+        let mut bytes = [0; 32];
+        hex::decode_to_slice(digits, &mut bytes).map_err(|_| Blake3DigestError)?;
+        Ok(Self(bytes))
+    }
+}
+
+/// Not `blake3:` and 64 lower-case hex digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a digest is written blake3: and 64 lower-case hex digits")]
+pub struct Blake3DigestError;
+
+/// The digest of a plaintext that comes from front to back.
+#[derive(Debug, Clone, Default)]
+pub struct InOrder(Hasher);
+
+impl InOrder {
+    /// Takes the next bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The digest of all that came.
+    pub fn digest(&self) -> Blake3Digest {
+        Blake3Digest(*self.0.finalize().as_bytes())
     }
 }
 
@@ -214,6 +250,22 @@ mod tests {
                 Some(expected),
                 "{len}, last first"
             );
+        }
+    }
+
+    #[test]
+    fn text_round_trip_and_refusals() {
+        let text = format!("blake3:{}", "0a".repeat(32));
+        assert_eq!(text.parse::<Blake3Digest>().unwrap().to_string(), text);
+        for bad in [
+            "",
+            "blake3:",
+            &text[..70],
+            &format!("{text}0"),
+            &text.to_uppercase(),
+            &text.replace("blake3", "sha256"),
+        ] {
+            assert_eq!(bad.parse::<Blake3Digest>(), Err(Blake3DigestError), "{bad}");
         }
     }
 

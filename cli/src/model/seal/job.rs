@@ -4,7 +4,7 @@ use std::fs::File;
 use std::num::NonZeroUsize;
 
 use cella_oci::Digest;
-use cella_oci::modelpack::{Form, LayerType, NewLayer};
+use cella_oci::modelpack::{BLAKE3_ANNOTATION, Form, LayerType, NewLayer};
 use cella_seal::packet::{self, Cipher, PrivateOptions, PubOpts};
 use cella_seal::place;
 use cella_seal::stream::{SealError, SealedFile, Sealing};
@@ -108,7 +108,8 @@ impl Job<'_> {
             digest: PlainDigest(sealed.plaintext_sha256),
             nonce: None,
         };
-        let annotations = packet::wrap_layer(&PUBLIC, &private, self.kek, self.kid)?;
+        let mut annotations = packet::wrap_layer(&PUBLIC, &private, self.kek, self.kid)?;
+        annotations.insert(BLAKE3_ANNOTATION.to_owned(), sealed.plaintext_blake3.to_string());
         Ok(NewLayer {
             path: file.path.clone(),
             kind: file.kind,

@@ -267,6 +267,34 @@ async fn changed_cut_and_longer_files_name_their_segment() {
 }
 
 #[tokio::test]
+async fn digests_that_are_lies() {
+    let with = |text: String| async move {
+        let forged = Forged::new().await;
+        forged.change(|manifest| manifest["layers"][1]["annotations"]["dev.cella.model.blake3"] = text.into());
+        forged
+    };
+    let forged = with(format!("blake3:{}", "7".repeat(64))).await;
+    let said = forged.refused().await;
+    assert!(
+        said.contains("layer 1, model.gguf: it is not what it says") && said.contains("annotation says blake3:777"),
+        "{said}"
+    );
+    for text in ["", "blake3:", "sha256:00", "blake3:\u{1b}[2J"] {
+        let forged = with(text.to_owned()).await;
+        let said = forged.refused().await;
+        assert!(
+            said.contains("layer 1, model.gguf") && said.contains("64 lower-case hex digits"),
+            "{text:?}: {said}"
+        );
+        let said = words(&forged.desk.run(&["inspect", "oci:@sealed"]).await.unwrap_err());
+        assert!(
+            said.contains("model.gguf") && !said.contains('\u{1b}'),
+            "{text:?}: {said}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn configurations_that_do_not_fit() {
     let with = |change: fn(&mut Value)| async move {
         let forged = Forged::new().await;

@@ -4,6 +4,7 @@ mod bad;
 mod broker;
 mod moving;
 mod opening;
+mod pinned;
 
 use std::fs;
 use std::path::{Path, PathBuf};

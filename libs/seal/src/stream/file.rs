@@ -1,8 +1,8 @@
 //! Sealing a file with several threads and constant memory.
 //!
 //! Each thread takes the next segment, reads it, seals it and writes it where it belongs: one segment a thread is in
-//! memory. Both files are hashed on the way, in file order, since the registry wants the one digest and ModelPack's
-//! `diffIds` the other; the hashes are two stages, so that they run beside each other.
+//! memory. Both files are hashed on the way, in file order: the registry wants the one digest, ModelPack's `diffIds` and
+//! policies that pin a model two of the other. The hashes are stages, so that they run beside each other.
 use std::fs::File;
 use std::io::{self, Write};
 use std::num::NonZeroUsize;
@@ -15,6 +15,7 @@ use zeroize::Zeroizing;
 use super::turnstile::Turnstile;
 use super::{HEADER, Layout, SealError, Sealer, Segment, TAG};
 use crate::secret::DataKey;
+use crate::tree::{Blake3Digest, InOrder};
 
 /// What sealing a file gave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +24,8 @@ pub struct SealedFile {
     pub layout: Layout,
     /// SHA-256 of the plaintext: `diffIds` of the layer, `digest` of the private options.
     pub plaintext_sha256: [u8; 32],
+    /// BLAKE3 of the plaintext: what a policy's `provenance = "digest"` is about.
+    pub plaintext_blake3: Blake3Digest,
     /// SHA-256 of the sealed file: digest of the layer.
     pub ciphertext_sha256: [u8; 32],
 }
@@ -50,7 +53,7 @@ pub fn seal_file(
 
 /// A file about to be sealed, with at most `threads` threads, each with one segment in memory.
 ///
-/// Cost: AES at several GB/s a core, two SHA-256 at about 1.5 GB/s in sequence each.
+/// Cost: AES at several GB/s a core, two SHA-256 at about 1.5 GB/s in sequence each, BLAKE3 faster than these.
 pub struct Sealing<'a> {
     /// Must be used for this one file only.
     pub main_key: &'a DataKey,
@@ -94,6 +97,7 @@ impl Sealing<'_> {
             at,
             next: AtomicU32::new(0),
             plaintext: Turnstile::new(Context::new(&SHA256)),
+            tree: Turnstile::new(InOrder::default()),
             ciphertext: Turnstile::new((Context::new(&SHA256), in_order)),
             sealer,
         };
@@ -109,6 +113,7 @@ impl Sealing<'_> {
         Ok(SealedFile {
             layout: *job.sealer.layout(),
             plaintext_sha256: finish(job.plaintext.into_inner()),
+            plaintext_blake3: job.tree.into_inner().digest(),
             ciphertext_sha256: finish(job.ciphertext.into_inner().0),
         })
     }
@@ -122,6 +127,7 @@ struct Job<'f> {
     /// The next segment that nobody has taken.
     next: AtomicU32,
     plaintext: Turnstile<Context>,
+    tree: Turnstile<InOrder>,
     /// The hash, and where segments are written in order.
     ciphertext: Turnstile<(Context, &'f mut (dyn Write + Send))>,
 }
@@ -187,6 +193,9 @@ impl Job<'_> {
         self.plaintext
             .pass(index, |hash| hash.update(body))
             .ok_or(SealError::GivenUp)?;
+        self.tree
+            .pass(index, |hash| hash.update(body))
+            .ok_or(SealError::GivenUp)?;
         let tag = self.sealer.seal_in_place(index, body)?;
         buffer.extend_from_slice(&tag);
         let failed = |source| SealError::Write { index, source };
@@ -209,6 +218,7 @@ struct StopOnDrop<'j, 'f>(&'j Job<'f>);
 impl Drop for StopOnDrop<'_, '_> {
     fn drop(&mut self) {
         self.0.plaintext.stop();
+        self.0.tree.stop();
         self.0.ciphertext.stop();
     }
 }

@@ -448,7 +448,7 @@ fn sealing_twice_gives_other_salts_and_prefixes() {
 }
 
 #[test]
-fn files_seal_in_parallel_with_both_digests() {
+fn files_seal_in_parallel_with_all_digests() {
     for len in [
         0,
         1,
@@ -465,6 +465,7 @@ fn files_seal_in_parallel_with_both_digests() {
         out.read_to_end(&mut bytes).unwrap();
         assert_eq!(sealed.layout.ciphertext_len(), bytes.len() as u64);
         assert_eq!(hex::encode(sealed.plaintext_sha256), sha256(&plaintext));
+        assert_eq!(sealed.plaintext_blake3.0, *blake3::hash(&plaintext).as_bytes());
         assert_eq!(hex::encode(sealed.ciphertext_sha256), sha256(&bytes));
         assert!(open(SegmentSize::MIB1, AD, &bytes).unwrap() == plaintext, "{len}");
     }
