@@ -148,10 +148,12 @@ pub enum WorkloadError {
         free: u64,
     },
     /// Memory that was there for a model was taken by something else meanwhile.
-    #[error("model {model}: {} MB of memory were there for a file and are not any more; {} MB are free", megabytes_up(*needs), megabytes(*free))]
+    #[error("model {model}: {} MB of memory were there for {path} and are not any more; {} MB are free", megabytes_up(*needs), megabytes(*free))]
     ModelMemoryGone {
         /// The model.
         model: String,
+        /// Path in the model.
+        path: String,
         /// Bytes of the file.
         needs: u64,
         /// Bytes that could be given to it now.

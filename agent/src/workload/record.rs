@@ -92,7 +92,8 @@ fn images(policy: &Policy) -> Vec<ImageRecord> {
     policy.containers().iter().map(image).collect()
 }
 
-fn model(loaded: &LoadedModel) -> ModelRecord {
+/// A model as it lies in memory.
+pub(super) fn model(loaded: &LoadedModel) -> ModelRecord {
     let files = loaded.files.iter().map(|file| ModelFileRecord {
         path: file.path.clone(),
         digest: file.digest.map(|digest| digest.to_string()).unwrap_or_default(),

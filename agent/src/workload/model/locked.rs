@@ -85,7 +85,7 @@ impl LockedFile {
 }
 
 /// Size, locked and huge bytes of a mapping that is as it must be.
-fn verified(memory: &Frozen, id: FileId) -> Result<(u64, u64, u64), LockError> {
+pub(super) fn verified(memory: &Frozen, id: FileId) -> Result<(u64, u64, u64), LockError> {
     let mut problem = LockError::NotMapped;
     for _ in 0..LOOKS {
         let mappings = proc::mappings(Path::new("/proc/self")).map_err(LockError::Smaps)?;

@@ -224,7 +224,7 @@ impl ModelPull {
     /// Memory, keys, content, and what the policy says of it.
     async fn load(&self, loading: &mut Loading, keys: Outcome<Arc<Keyring>>) -> Result<(), WorkloadError> {
         for file in &loading.files {
-            self.populate(&file.region).await?;
+            self.populate(file).await?;
         }
         let unwrapped = {
             let keyring = keys.wait().await?;
@@ -290,8 +290,9 @@ impl ModelPull {
         Ok(key)
     }
 
-    /// Allocates all pages of `region`, on several threads. When this returns, none of them holds it any more.
-    async fn populate(&self, region: &Arc<Region>) -> Result<(), WorkloadError> {
+    /// Allocates all pages of a file, on several threads. When this returns, none of them holds its region any more.
+    async fn populate(&self, file: &LoadingFile) -> Result<(), WorkloadError> {
+        let region = &file.region;
         let next = Arc::new(AtomicUsize::new(0));
         let mut threads = JoinSet::new();
         for _ in 0..self.parallel.min(region.parts()) {
@@ -314,6 +315,7 @@ impl ModelPull {
         // The memory was free a moment ago: something else took it.
         result.map_err(|_| WorkloadError::ModelMemoryGone {
             model: self.policy.name.clone(),
+            path: file.plan.layer.path.to_string(),
             needs: region.len(),
             free: memory::free().unwrap_or(0),
         })

@@ -1,5 +1,6 @@
 //! Models end to end, from a real registry.
 
+mod hostile;
 mod lies;
 mod provenance;
 mod rate;
@@ -48,6 +49,8 @@ impl Bench {
                 !maps.contains(self.folder.path().to_str().unwrap()),
                 "memory is still mapped"
             );
+            let free = nix::sys::statvfs::statvfs(self.folder.path()).unwrap();
+            assert_eq!(free.blocks(), free.blocks_free(), "memory was not given back");
         }
         (result, store)
     }

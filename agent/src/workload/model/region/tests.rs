@@ -5,6 +5,7 @@ use std::{
 
 use super::*;
 use crate::workload::{
+    model::locked::{LockError, verified},
     proc::{self, FileId},
     store::Store,
 };
@@ -173,6 +174,41 @@ fn locked_pages_cannot_be_paged_out() {
     let frozen = region.freeze().unwrap();
     let error = frozen.map.advise(0..frozen.map.span, libc::MADV_PAGEOUT).unwrap_err();
     assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
+}
+
+#[test]
+fn a_lock_is_believed_only_as_the_kernel_shows_it() {
+    let mount = Mount::new();
+    let frozen = |name: &str| {
+        let mut region = filled(&mount, name, (2 << 20) + 5);
+        drop(region.pieces([(2 << 20) + 5]).unwrap());
+        let id = FileId::of(&std::fs::metadata(mount.path(name)).unwrap());
+        (region.freeze().unwrap(), id)
+    };
+    let (whole, id) = frozen("whole");
+    let all = 4u64 << 20;
+    assert_eq!(verified(&whole, id).unwrap(), (all, all, all));
+
+    let (unlocked, id) = frozen("unlocked");
+    // SAFETY: the whole of a mapping that `unlocked` owns; unlocking changes no content.
+    check(unsafe { libc::munlock(unlocked.map.raw(), unlocked.map.span) }).unwrap();
+    let error = verified(&unlocked, id).unwrap_err();
+    assert!(
+        matches!(error, LockError::NotLocked { size, locked: 0, .. } if size == all),
+        "{error}"
+    );
+
+    let (mut writable, id) = frozen("writable");
+    writable.map.protect(libc::PROT_READ | libc::PROT_WRITE).unwrap();
+    assert!(matches!(verified(&writable, id).unwrap_err(), LockError::Flags { .. }));
+
+    let (dumped, id) = frozen("dumped");
+    dumped.map.advise(0..dumped.map.span, libc::MADV_DODUMP).unwrap();
+    assert!(matches!(verified(&dumped, id).unwrap_err(), LockError::Flags { .. }));
+
+    // Another file in its place.
+    let (other, _) = frozen("other");
+    assert!(matches!(verified(&other, id).unwrap_err(), LockError::NotMapped));
 }
 
 #[test]

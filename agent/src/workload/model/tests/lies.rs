@@ -9,7 +9,7 @@ use crate::workload::testkit::liar::{Answer, Liar, Question};
 type Lie = (&'static str, fn(&Question, &mut Answer), &'static str);
 
 /// What a registry may do to a range of a blob. The file has five segments; four of them are the bulk.
-const LIES: [Lie; 10] = [
+const LIES: [Lie; 11] = [
     ("the whole in place of a part", whole, "answers 200"),
     ("a shorter range", shorter, "are missing"),
     ("a longer range", longer, "are missing"),
@@ -18,6 +18,11 @@ const LIES: [Lie; 10] = [
     ("more bytes than the range has", more, "announces"),
     ("a body without end", endless, "goes on behind"),
     ("a body cut short", cut, "could not be fetched"),
+    (
+        "a body of unannounced length that ends early",
+        early,
+        "could not be fetched",
+    ),
     (
         "an error",
         |_, answer| answer.status = "503 Unavailable".into(),
@@ -32,6 +37,7 @@ const LIES: [Lie; 10] = [
 
 fn whole(_: &Question, answer: &mut Answer) {
     (answer.status, answer.range) = ("200 OK".into(), None);
+    more(&Question { range: None }, answer);
 }
 
 fn shorter(question: &Question, answer: &mut Answer) {
@@ -64,7 +70,13 @@ fn endless(_: &Question, answer: &mut Answer) {
 }
 
 fn cut(_: &Question, answer: &mut Answer) {
-    answer.body.truncate(500_000);
+    // Half a segment, or half a header.
+    answer.body.truncate(answer.body.len().min(1_000_000) / 2);
+}
+
+fn early(question: &Question, answer: &mut Answer) {
+    cut(question, answer);
+    answer.length = None;
 }
 
 /// Lies about the bulk only: header and last segment are as they are.
@@ -112,6 +124,32 @@ fn past_the_last(lie: fn(&Question, &mut Answer)) -> impl Fn(&Question, &mut Ans
         if question.is_bulk() && question.range.is_some_and(|(first, _)| first < 1 << 20) {
             lie(question, answer);
         }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registry_that_lies_about_a_header_is_refused_by_file() {
+    let bench = Bench::new();
+    let file = weights();
+    let bytes = total(std::slice::from_ref(&file));
+    let artifact = push(&bench.registry, std::slice::from_ref(&file)).await;
+    for (what, lie, said) in LIES {
+        let header = move |question: &Question, answer: &mut Answer| {
+            if question.range.is_some_and(|(first, _)| first == 0) {
+                lie(question, answer);
+            }
+        };
+        let liar = Liar::start(bench.registry.port, header).await;
+        let (result, _store) = bench.pull_as(liar.port, &artifact, 1, bytes).await;
+        let Err(error) = result else {
+            panic!("{what}: loaded");
+        };
+        let text = error.to_string();
+        assert!(
+            text.contains("models/demo") && text.contains("segment 0") && text.contains("model.gguf"),
+            "{what}: {text}"
+        );
+        assert!(text.contains(said), "{what}: {text}");
     }
 }
 
@@ -208,14 +246,37 @@ async fn manifests_that_lie_are_refused_before_memory_is_taken() {
                 .collect();
         }
     };
-    let changes: [Change<'_>; 7] = [
+    let endless = |manifest: &mut cella_oci::Manifest| {
+        many(3)(manifest);
+        manifest
+            .layers
+            .iter_mut()
+            .for_each(|layer| layer.size = i64::MAX.unsigned_abs());
+    };
+    let changes: [Change<'_>; 10] = [
         ("../model.gguf", Box::new(|m| path(m, "../model.gguf"))),
         ("/etc/model.gguf", Box::new(|m| path(m, "/etc/model.gguf"))),
         ("a//model.gguf", Box::new(|m| path(m, "a//model.gguf"))),
+        (
+            "is itself a file",
+            Box::new(|m| {
+                m.layers.push(m.layers[0].clone());
+                path(m, "model.gguf/model.gguf");
+            }),
+        ),
+        // An archive could hold links.
+        (
+            "tar+encrypted, which is not allowed here",
+            Box::new(|m| m.layers[0].media_type = "application/vnd.cncf.model.weight.v1.tar+encrypted".into()),
+        ),
         ("stands twice", Box::new(|m| m.layers.push(m.layers[0].clone()))),
         (
             "more than 4294967295 segments",
             Box::new(|m| m.layers[0].size = i64::MAX.unsigned_abs()),
+        ),
+        (
+            "the layers of the model have 18446744073709551615 bytes",
+            Box::new(endless),
         ),
         ("more than 4096", Box::new(many(5000))),
         ("names 1", Box::new(many(3000))),
@@ -261,9 +322,11 @@ async fn memory_that_runs_out_half_way_is_given_back() {
     let pull = ModelPull::new(model, &registries, Arc::clone(&store), 2, &testkit::log()).unwrap();
     let error = pull.run(testkit::keys()).await.unwrap_err();
     assert!(
-        matches!(&error, WorkloadError::ModelMemoryGone { needs, .. } if *needs == 40 << 20),
+        matches!(&error, WorkloadError::ModelMemoryGone { path, needs, .. } if path == "b.gguf" && *needs == 40 << 20),
         "{error}"
     );
+    let said = "model models/demo: 42 MB of memory were there for b.gguf and are not any more; ";
+    assert!(error.to_string().starts_with(said), "{error}");
     assert_eq!(store.census(), (0, 0));
     let free = nix::sys::statvfs::statvfs(bench.folder.path()).unwrap();
     assert_eq!(free.blocks(), free.blocks_free(), "memory was not given back");
