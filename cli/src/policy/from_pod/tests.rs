@@ -190,6 +190,22 @@ fn a_deployment_is_pinned_word_by_word() {
 }
 
 #[test]
+fn the_documented_pod_opens_the_port_that_its_probes_ask() {
+    let (_, yaml) = include_str!("../../../../docs/models.md")
+        .split_once("```yaml\n")
+        .unwrap();
+    let (yaml, _) = yaml.split_once("```").unwrap();
+    let ingress = |yaml: &str| read(yaml, &[]).unwrap().0.network.ingress;
+    assert_eq!(ingress(yaml), Choice::Value(vec!["8080/tcp".to_owned()]));
+    // Where nothing but the probes names it, too.
+    let other = yaml.replacen("containerPort: 8080", "containerPort: 9090", 1);
+    assert_eq!(
+        ingress(&other),
+        Choice::Value(vec!["9090/tcp".to_owned(), "8080/tcp".to_owned()])
+    );
+}
+
+#[test]
 fn t1_what_cannot_be_kept_from_the_host_is_refused_by_its_line_and_field() {
     for (spec, container, line, words) in [
         ("hostNetwork: true", "", 7, "hostNetwork cannot be kept from the host"),
