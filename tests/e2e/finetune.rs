@@ -313,7 +313,7 @@ fn served(f: &Fixture, tuned: &str) -> Result<()> {
     )?;
     let server = image(
         f,
-        "llama-server",
+        "tuned-server",
         Path::new(&last_line(&rootfs)),
         "/usr/bin/llama-server",
     )?;
