@@ -5,6 +5,7 @@
 //! content, read-only, locked. Figures are lists, in 10⁹ bytes of plaintext a second:
 //!
 //! - `limit`, `limit_digest`: AES-256-GCM alone, and with BLAKE3 of the plaintext, in the cache, on all processors;
+//! - `limit_memory`, `limit_digest_memory`: the same of ciphertext that comes from memory, while the plaintext stays in the cache;
 //! - `sealed`, `sealed_fresh`: opened out of place from the page cache, pages populated before the time, or within;
 //! - `in_place`, `in_place_fresh`: read to the final address and opened there, as what comes over the network is;
 //! - `digest`: as `sealed`, and BLAKE3 of the plaintext;
@@ -27,6 +28,7 @@ use cella_seal::tree::FileTree;
 use cella_seal::{DataKey, Secret, place};
 use serde_json::{Map, Value, json};
 
+use limits::From;
 use region::{Piece, Region, Settled, settled_bytes};
 use store::Store;
 use window::Window;
@@ -71,8 +73,14 @@ fn report(folder: &Path, mib: usize, runs: usize, bare: bool) -> Outcome<Value> 
     // The first pages a virtual machine touches may cost it a fault on its own host: not what is measured.
     bench.load(How::InPlace, false)?;
     for _ in 0..runs {
-        note("limit", limits::in_cache(bench.threads, mib.min(1024), false)?);
-        note("limit_digest", limits::in_cache(bench.threads, mib.min(1024), true)?);
+        let mut ciphers = |name, from, hash| {
+            note(name, limits::ciphers(bench.threads, mib.min(1024), from, hash)?);
+            Outcome::Ok(())
+        };
+        ciphers("limit", From::Cache, false)?;
+        ciphers("limit_memory", From::Memory, false)?;
+        ciphers("limit_digest", From::Cache, true)?;
+        ciphers("limit_digest_memory", From::Memory, true)?;
         note("populate", bench.populate()?);
         for (name, how, ahead) in [
             ("sealed", How::Window, true),

@@ -154,6 +154,54 @@ impl Drop for Window {
     }
 }
 
+/// Private memory in 2 MiB pages, where the kernel has them. Unmapped when dropped.
+pub(crate) struct HugeBuffer {
+    start: NonNull<u8>,
+    reserved: usize,
+    lead: usize,
+    len: usize,
+}
+
+// SAFETY: it owns its mapping alone, and lends it only through `&mut self`.
+unsafe impl Send for HugeBuffer {}
+
+impl HugeBuffer {
+    /// `len` bytes of zero.
+    pub(crate) fn zeroed(len: usize) -> io::Result<Self> {
+        let huge = size(HUGE_PAGE)?;
+        let reserved = len.next_multiple_of(huge) + huge;
+        let (all, flags) = (
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+        );
+        // SAFETY: a new mapping at an address of the kernel's choice touches no existing memory.
+        let start = check(unsafe { libc::mmap(ptr::null_mut(), reserved, all, flags, -1, 0) })?;
+        // SAFETY: advice about our own mapping, which changes no content.
+        unsafe { libc::madvise(start.as_ptr().cast(), reserved, libc::MADV_HUGEPAGE) };
+        let lead = start.addr().get().next_multiple_of(huge) - start.addr().get();
+        Ok(Self {
+            start,
+            reserved,
+            lead,
+            len,
+        })
+    }
+
+    /// All of it.
+    pub(crate) fn bytes(&mut self) -> &mut [u8] {
+        // SAFETY: `lead + len` is within the mapping, which is readable and writable as long as `self` lives; `&mut self` makes this the
+        // only borrow.
+        unsafe { slice::from_raw_parts_mut(self.start.add(self.lead).as_ptr(), self.len) }
+    }
+}
+
+impl Drop for HugeBuffer {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is ours, and nothing borrows from it.
+        unsafe { libc::munmap(self.start.as_ptr().cast(), self.reserved) };
+    }
+}
+
 fn size(bytes: u64) -> io::Result<usize> {
     usize::try_from(bytes).map_err(io::Error::other)
 }
