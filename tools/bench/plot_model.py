@@ -5,6 +5,7 @@ import sys
 
 ROWS = [
     ("AES-256-GCM alone, in the cache", "limit", "limit"),
+    ("AES-256-GCM alone, from memory", "limit_memory", "limit"),
     ("sealed → locked, pages ahead", "sealed", "cella"),
     ("sealed → locked, fresh pages", "sealed_fresh", "cella"),
     ("sealed → locked, with BLAKE3", "digest", "cella"),
