@@ -69,7 +69,7 @@ pub(crate) struct OutArgs {
     /// An image that lies on this machine and need not be asked for: REFERENCE=DIRECTORY of an OCI layout. Repeat for more.
     #[arg(long, value_name = "IMAGE=DIR", value_parser = named_file)]
     layout: Vec<(String, PathBuf)>,
-    /// Digest algorithm: sha256 for SEV-SNP, sha384 for TDX.
+    /// Digest that is bound at launch: sha256 works on SEV-SNP and TDX, sha384 fills the field of TDX.
     #[arg(long, default_value = "sha256", value_parser = algorithm)]
     algorithm: Algorithm,
     /// The initdata document to write. Its digest is over its very bytes: hand it on as it is.
